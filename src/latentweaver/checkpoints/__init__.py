@@ -1,0 +1,1 @@
+"""Other people's weights and ours: reading them exactly, naming them, retrofitting them."""

@@ -1,0 +1,200 @@
+"""Transformer blocks: what prelude, core and coda are stacked from.
+
+A block is attention and a gated MLP (SwiGLU), with RMSNorms in one of three places:
+
+    "pre"       x + f(norm(x))             Llama and its family
+    "peri"      x + norm(f(norm(x)))       Ouro
+    "sandwich"  norm(x + f(norm(x)))       Huginn: the norm sits after the residual sum, so a state cannot grow in a loop
+
+Shapes: B batch, S sequence, H heads, K key/value heads, D head width, W model width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from latentweaver.models.config import RecurrentDepthConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, normalised in float32 and cast back before the product (arXiv 1910.07467; Llama's order)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        return nn.functional.rms_norm(x.float(), (x.shape[-1],), None, self.eps).to(x.dtype) * self.weight
+
+
+class RotaryTable(nn.Module):
+    """Cosines and sines of the rotary position embedding, arranged for `rotate`.
+
+    The two layouts differ in which channels form a pair: "half" pairs channel i with i + D/2 (Llama, Ouro), "interleaved"
+    pairs 2i with 2i + 1 (Huginn). The sine carries the sign, so
+    both need one permutation, two products and a sum.
+    """
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+        self.layout = config.rope_layout
+        self.config = config
+        self.register_buffer("inverse_frequency", self.inverse_frequencies(config)[0], persistent=False)
+        self.scale = self.inverse_frequencies(config)[1]
+
+    @staticmethod
+    def inverse_frequencies(config: RecurrentDepthConfig) -> tuple[Float[Tensor, "half"], float]:
+        """base^(-2i/D) for i < D/2, or transformers' own formula for a scaled kind (llama3, yarn, ...)."""
+        parameters = config.rope_parameters
+        if parameters["rope_type"] != "default":
+            return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, "cpu")
+        even = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
+        return 1.0 / parameters["rope_theta"] ** (even / config.head_dim), 1.0
+
+    def forward(
+        self, positions: Float[Tensor, "batch sequence"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "batch sequence 1 head"], Float[Tensor, "batch sequence 1 head"]]:
+        angle = positions[..., None].float() * self.inverse_frequency.float()
+        cos, sin = angle.cos() * self.scale, angle.sin() * self.scale
+        if self.layout == "half":
+            cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+        else:
+            cos, sin = cos.repeat_interleave(2, -1), torch.stack([-sin, sin], -1).flatten(-2)
+        return cos.unsqueeze(2).to(dtype), sin.unsqueeze(2).to(dtype)
+
+
+def rotate(
+    x: Float[Tensor, "batch sequence heads head"],
+    cos: Float[Tensor, "batch sequence 1 head"],
+    sin: Float[Tensor, "batch sequence 1 head"],
+    layout: str,
+) -> Float[Tensor, "batch sequence heads head"]:
+    """Rotary position embedding (arXiv 2104.09864, eq. 34) with the tables of `RotaryTable`."""
+    width = x.shape[-1]
+    partner = x.roll(width // 2, -1) if layout == "half" else x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * cos + partner * sin
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and an optional cache.
+
+    The cache is addressed by *slot*: a block that runs once a token has one slot, a core block has one for each step.
+    """
+
+    is_causal = True
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_dim**-0.5
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        bias = config.attention_bias
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=bias != "none")
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=bias != "none")
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=bias in ("qkv", "all"))
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=bias == "all")
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch sequence width"],
+        rotary: tuple[Tensor, Tensor],
+        mask: Any,
+        cache: Cache | None,
+        slot: int,
+        **kwargs: Any,
+    ) -> Float[Tensor, "batch sequence width"]:
+        batch, sequence, _ = x.shape
+        q = self.q_proj(x).view(batch, sequence, -1, self.head_dim)
+        k = self.k_proj(x).view(batch, sequence, -1, self.head_dim)
+        v = self.v_proj(x).view(batch, sequence, -1, self.head_dim).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = rotate(q, *rotary, self.config.rope_layout).transpose(1, 2)
+        k = rotate(k, *rotary, self.config.rope_layout).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(k, v, slot)
+        self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        mixed, _ = attend(self, q, k, v, mask, scaling=self.scaling, dropout=0.0, **kwargs)
+        return self.o_proj(mixed.reshape(batch, sequence, -1))
+
+
+def eager_attention(
+    module: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, dropout: float, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(D)) v, spelled out; what "eager" means to transformers (additive mask, softmax in float32)."""
+    k, v = repeat_kv(k, module.num_key_value_groups), repeat_kv(v, module.num_key_value_groups)
+    scores = q @ k.transpose(2, 3) * scaling
+    if mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return (weights @ v).transpose(1, 2).contiguous(), weights
+
+
+class GatedMLP(nn.Module):
+    """down(act(gate(x)) * up(x)): SwiGLU (arXiv 2002.05202) when the activation is SiLU.
+
+    Gate and up are one matrix, the gate's rows first: one product instead of two, and Huginn's own order of summation, which
+    a loop of many steps would otherwise amplify beyond rounding.
+    """
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+        bias = config.mlp_bias
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        gate, up = self.gate_up_proj(x).chunk(2, -1)
+        return self.down_proj(self.activation(gate) * up)
+
+
+class Block(GradientCheckpointingLayer):
+    """Attention, then MLP; `config.block` says where the norms sit (see the top of this file)."""
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+        self.placement = config.block
+        self.attention = Attention(config)
+        self.mlp = GatedMLP(config)
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if self.placement != "pre":
+            self.attention_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+            self.mlp_post_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch sequence width"],
+        rotary: tuple[Tensor, Tensor],
+        mask: Any = None,
+        cache: Cache | None = None,
+        slot: int = 0,
+        **kwargs: Any,
+    ) -> Float[Tensor, "batch sequence width"]:
+        mixed = self.attention(self.attention_norm(x), rotary, mask, cache, slot, **kwargs)
+        if self.placement == "pre":
+            x = x + mixed
+            return x + self.mlp(self.mlp_norm(x))
+        if self.placement == "peri":
+            x = x + self.attention_post_norm(mixed)
+            return x + self.mlp_post_norm(self.mlp(self.mlp_norm(x)))
+        x = self.attention_post_norm(mixed + x)
+        return self.mlp_post_norm(self.mlp(self.mlp_norm(x)) + x)

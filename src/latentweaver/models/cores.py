@@ -1,0 +1,126 @@
+"""How a core meets its input: the injections that put the anchor back in at every step, and the first states.
+
+    "linear"    x = W [state, anchor]                                        Huginn (arXiv 2502.05171)
+    "add"       x = state + anchor
+    "diagonal"  x = exp(-dt A) state + dt B anchor, dt = softplus(.), A > 0  Parcae (arXiv 2604.12946): decay within (0, 1)
+    "none"      x = state                                                    Ouro (arXiv 2510.25741)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentweaver.models.config import RecurrentDepthConfig
+
+
+class LinearInjection(nn.Module):
+    """x = W [state, anchor], without a bias; the state comes first."""
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.hidden_size, 2 * config.hidden_size))
+
+    @torch.no_grad()
+    def start(self, std: float) -> None:
+        self.weight.normal_(0, std)
+
+    @torch.no_grad()
+    def start_transparent(self, memory: float) -> None:
+        """Let the anchor through unchanged, beside `memory` times the state."""
+        identity = torch.eye(self.weight.shape[0])
+        self.weight.copy_(torch.cat([memory * identity, identity], -1))
+
+    def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
+        return F.linear(torch.cat([state, anchor], -1), self.weight)
+
+
+class AddInjection(nn.Module):
+    """x = state + anchor."""
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+
+    def start(self, std: float) -> None: ...
+
+    def start_transparent(self, memory: float) -> None: ...
+
+    def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
+        return state + anchor
+
+
+class DiagonalInjection(nn.Module):
+    """x = exp(-dt A) state + dt B anchor: a linear recurrence whose decay exp(-dt A) cannot leave (0, 1).
+
+    A = exp(log_rate) and dt = softplus(log_step) are one number a channel; B is a matrix that starts as the identity. Parcae
+    trains all three without weight decay.
+    """
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.empty(config.hidden_size))
+        self.log_step = nn.Parameter(torch.empty(config.hidden_size))
+        self.weight = nn.Parameter(torch.empty(config.hidden_size, config.hidden_size))
+
+    def start(self, std: float) -> None:
+        self.start_transparent(memory=0.5)
+
+    @torch.no_grad()
+    def start_transparent(self, memory: float) -> None:
+        """dt = 1 and B = 1, so the anchor comes through unchanged, beside `memory` (in (0, 1)) times the state."""
+        self.log_step.fill_(math.log(math.e - 1))
+        self.log_rate.fill_(math.log(-math.log(memory)))
+        self.weight.copy_(torch.eye(self.weight.shape[0]))
+
+    def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
+        step = F.softplus(self.log_step)
+        decay = torch.exp(-step * self.log_rate.exp())
+        return decay * state + step * F.linear(anchor, self.weight)
+
+
+class NoInjection(AddInjection):
+    """x = state: the input is seen once, as the first state."""
+
+    def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
+        return state
+
+
+INJECTIONS: dict[str, type[nn.Module]] = {
+    "linear": LinearInjection,
+    "add": AddInjection,
+    "diagonal": DiagonalInjection,
+    "none": NoInjection,
+}
+
+
+def noise_like(
+    embedding: Float[Tensor, "batch sequence width"], positions: Int[Tensor, "batch sequence"], std: float, seed: int
+) -> Float[Tensor, "batch sequence width"]:
+    """Normal noise, cut at three standard deviations, that depends on the request and not on its neighbours.
+
+    Every number is a hash of (seed, position, the position's own embedding, channel), turned into a normal one by the
+    inverse of its distribution: a counter-based generator (Salmon et al. 2011), not a stream. So the noise of a token is
+    the same alone or in a batch, padded on either side, with a cache or without, on a CPU or a GPU; and a restored
+    Thought needs no generator state.
+    """
+    bits = embedding[..., :8].float().contiguous().view(torch.int32).long()
+    place = torch.arange(1, bits.shape[-1] + 1, device=embedding.device)
+    token = _mix(bits * (2 * place + 1)).sum(-1)
+    key = _mix(token + _mix(positions.long() + _mix(torch.tensor(seed, device=embedding.device))))
+    channel = torch.arange(embedding.shape[-1], device=embedding.device)
+    number = _mix(key[..., None] + channel * -7046029254386353131)
+    uniform = ((number >> 11) & (2**53 - 1)).double() / 2**53
+    edge = math.erf(3 / math.sqrt(2))
+    normal = torch.erfinv((2 * uniform - 1) * edge) * math.sqrt(2)
+    return (normal * std).to(embedding.dtype)
+
+
+def _mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """SplitMix64's finaliser (Steele et al. 2014) in wrapping int64 arithmetic: every input bit moves every output bit."""
+    x = (x ^ ((x >> 30) & (2**34 - 1))) * -4658895280553007687
+    x = (x ^ ((x >> 27) & (2**37 - 1))) * -7723592293110705685
+    return x ^ ((x >> 31) & (2**33 - 1))
