@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from latentweaver.errors import InputError
 
@@ -141,3 +141,6 @@ class RecurrentDepthConfig(PreTrainedConfig):
     def slot(self, step: int, layer: int) -> int:
         """Cache slot of a core block at a step; the prelude and the coda come first, so the depth may vary."""
         return self.prelude_layers + self.coda_layers + step * self.core_layers + layer
+
+
+AutoConfig.register(RecurrentDepthConfig.model_type, RecurrentDepthConfig, exist_ok=True)

