@@ -133,7 +133,7 @@ def huginn_tensor(name: str, tensor: Tensor) -> dict[str, Tensor]:
 def ouro_config(config: Mapping[str, Any]) -> RecurrentDepthConfig:
     """From Ouro's config.json (`model_type` "ouro")."""
     return RecurrentDepthConfig(
-        **_llama_fields(config),
+        **llama_fields(config),
         prelude_layers=0,
         core_layers=_need(config, "num_hidden_layers"),
         coda_layers=0,
@@ -167,7 +167,8 @@ def ouro_tensor(name: str, tensor: Tensor) -> dict[str, Tensor]:
 LLAMA_FAMILY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
 
-def _llama_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+def llama_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Llama-family config.json that say the shape of the blocks and the embedding, in our names."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope = {"rope_type": rope.get("rope_type", rope.get("type", "default")), **rope}
     rope.setdefault("rope_theta", config.get("rope_theta"))

@@ -24,7 +24,7 @@ from torch import Tensor
 from latentweaver.checkpoints.formats import FORMATS, LLAMA_FAMILY, joined
 from latentweaver.checkpoints.names import NAMES, cache_folder, source_of
 from latentweaver.checkpoints.reading import build, fill, finish, read_config, read_tensors
-from latentweaver.checkpoints.retrofit import retrofit_tensors
+from latentweaver.checkpoints.retrofit import retrofit_config, retrofit_tensors, split_layers
 from latentweaver.errors import CheckpointError, InputError
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
@@ -52,27 +52,20 @@ def load(
     """
     wanted = _dtype(dtype)
     target = locate(path_or_name)
-    config = None if target.suffix == ".gguf" else read_config(target)
-    kind = "gguf" if config is None else config.get("model_type")
-    if kind == RecurrentDepthConfig.model_type:
-        assert config is not None
-        model = build(RecurrentDepthConfig.from_dict(config))
-        fill(model, read_tensors(target), str(target), wanted)
+    config = {} if target.suffix == ".gguf" else read_config(target)
+    kind = config.get("model_type")
+    if target.suffix == ".gguf" or kind in LLAMA_FAMILY:
+        model = retrofit_tensors(*load_base(target))
+        model = model if wanted is None else model.to(wanted)
     elif kind in FORMATS:
-        assert config is not None
-        form = FORMATS[kind]
-        model = build(form.config(config))
+        model = build(FORMATS[kind].config(config))
         ours: dict[str, Tensor] = {}
         for name, tensor in read_tensors(target):
-            ours.update(form.translate(name, tensor))
+            ours.update(FORMATS[kind].translate(name, tensor))
         fill(model, joined(ours).items(), str(target), wanted)
-    elif kind == "gguf" or kind in LLAMA_FAMILY:
-        fields, tensors = load_base(target)
-        model = retrofit_tensors(fields, tensors, None, None, None, "linear", 1, 0.5)
-        model = model if wanted is None else model.to(wanted)
     else:
-        known = sorted([RecurrentDepthConfig.model_type, *FORMATS, *LLAMA_FAMILY])
-        raise CheckpointError(f"{target} is of unknown model type {kind!r}; known are {', '.join(known)}")
+        model = build(_own_config(target, config))
+        fill(model, read_tensors(target), str(target), wanted)
     if num_steps is not None:
         if num_steps < 1:
             raise InputError(f"num_steps must be at least 1, got {num_steps}")
@@ -80,6 +73,31 @@ def load(
     _generation_config(model, target)
     model.name_or_path = str(path_or_name)
     return finish(model, device)
+
+
+def describe(path_or_name: str | os.PathLike[str]) -> RecurrentDepthForCausalLM:
+    """The same model without its weights (on the meta device), where the configuration alone says what it is.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    target = locate(path_or_name)
+    if target.suffix == ".gguf":
+        return load(target)
+    config = read_config(target)
+    kind = config.get("model_type")
+    if kind in LLAMA_FAMILY:
+        ours = retrofit_config(config, split_layers(int(config["num_hidden_layers"])), "linear", 1)
+    else:
+        ours = FORMATS[kind].config(config) if kind in FORMATS else _own_config(target, config)
+    return build(ours, _dtype(str(ours.dtype or "float32").removeprefix("torch.")))
+
+
+def _own_config(target: Path, config: dict[str, Any]) -> RecurrentDepthConfig:
+    if config.get("model_type") != RecurrentDepthConfig.model_type:
+        known = ", ".join(sorted([RecurrentDepthConfig.model_type, *FORMATS, *LLAMA_FAMILY]))
+        raise CheckpointError(f"{target} is of unknown model type {config.get('model_type')!r}; known are {known}")
+    return RecurrentDepthConfig.from_dict(config)
 
 
 def load_tokenizer(path_or_name: str | os.PathLike[str]) -> Any:
@@ -172,10 +190,7 @@ def _converted(name: str) -> Path:
         return folder
     source = source_of(name)
     fields, tensors = load_base(source)
-    options: dict[str, Any] = {"injection": "linear", "memory": 0.5, **NAMES[name].retrofit}
-    model = retrofit_tensors(
-        fields, tensors, options["prelude"], options["core"], options["coda"], options["injection"], 1, options["memory"]
-    )
+    model = retrofit_tensors(fields, tensors, **NAMES[name].retrofit)
     save(model, folder, load_tokenizer(source))
     note.write_text(json.dumps(recipe))
     return folder

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from latentweaver.errors import CheckpointError
 
@@ -24,14 +25,14 @@ class Name:
         find: where its weights lie on this machine, or None.
         hub: its repository on the hub.
         install: the one command that gets it.
-        retrofit: how the base is made recurrent (arguments of `retrofit`).
+        retrofit: how the base is made recurrent (arguments of `latentweaver.retrofit`).
     """
 
     about: str
     find: Callable[[], Path | None]
     hub: str
     install: str
-    retrofit: dict[str, object] = field(default_factory=dict)
+    retrofit: dict[str, Any] = field(default_factory=dict)
 
 
 def _file_of_package(package: str, pattern: str) -> Path | None:

@@ -12,13 +12,13 @@ not better answers until it is trained (arXiv 2511.07384 does that to several mo
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentweaver.checkpoints.formats import LLAMA_FAMILY, _llama_fields, joined, llama_tensor
+from latentweaver.checkpoints.formats import LLAMA_FAMILY, llama_fields, joined, llama_tensor
 from latentweaver.checkpoints.reading import build, fill
 from latentweaver.errors import CheckpointError, InputError
 from latentweaver.models.config import RecurrentDepthConfig
@@ -74,23 +74,13 @@ def _base_of(base: Any) -> tuple[dict[str, Any], Iterable[tuple[str, Tensor]]]:
     return fields, ((name, tensor.detach().clone().to(dtype)) for name, tensor in base.state_dict().items())
 
 
-def retrofit_tensors(
-    fields: dict[str, Any],
-    tensors: Iterable[tuple[str, Tensor]],
-    prelude: Layers | None,
-    core: Layers | None,
-    coda: Layers | None,
-    injection: str,
-    num_steps: int,
-    memory: float,
-) -> RecurrentDepthForCausalLM:
-    """`retrofit` on a base's config.json fields and tensors."""
-    total = int(fields["num_hidden_layers"])
-    parts = _split(total, prelude, core, coda)
-    if not 0 < memory <= 1 or (injection == "diagonal" and memory == 1):
-        raise InputError(f"memory must lie in (0, 1], and below 1 for a diagonal injection; got {memory}")
-    config = RecurrentDepthConfig(
-        **_llama_fields(fields),
+def retrofit_config(
+    fields: Mapping[str, Any], parts: Mapping[str, Sequence[int]], injection: str, num_steps: int
+) -> RecurrentDepthConfig:
+    """The configuration of a retrofit: a base's config.json fields, and which of its layers each part takes."""
+    passed_on = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype")
+    return RecurrentDepthConfig(
+        **llama_fields(fields),
         prelude_layers=len(parts["prelude"]),
         core_layers=len(parts["core"]),
         coda_layers=len(parts["coda"]),
@@ -99,8 +89,26 @@ def retrofit_tensors(
         initial_state="input" if injection == "none" else "zeros",
         block="pre",
         norm_before_coda=False,
-        **{name: fields[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id", "dtype") if fields.get(name) is not None},
+        **{name: fields[name] for name in passed_on if fields.get(name) is not None},
     )
+
+
+def retrofit_tensors(
+    fields: Mapping[str, Any],
+    tensors: Iterable[tuple[str, Tensor]],
+    prelude: Layers | None = None,
+    core: Layers | None = None,
+    coda: Layers | None = None,
+    injection: str = "linear",
+    num_steps: int = 1,
+    memory: float = 0.5,
+) -> RecurrentDepthForCausalLM:
+    """`retrofit` on a base's config.json fields and tensors."""
+    if not 0 < memory <= 1 or (injection == "diagonal" and memory == 1):
+        raise InputError(f"memory must lie in (0, 1], and below 1 for a diagonal injection; got {memory}")
+    total = int(fields["num_hidden_layers"])
+    parts = split_layers(total, prelude, core, coda)
+    model = build(retrofit_config(fields, parts, injection, num_steps))
     places: list[str | None] = [None] * total
     for part, layers in parts.items():
         for position, layer in enumerate(layers):
@@ -109,18 +117,19 @@ def retrofit_tensors(
     ours: dict[str, Tensor] = {}
     for name, tensor in tensors:
         ours.update(translate(name, tensor))
-    ours = {name if name.startswith(("model.", "lm_head.")) else f"model.{name}": tensor for name, tensor in joined(ours).items()}
-    model = build(config)
+    ours = joined(ours)
+    dtype = next(iter(ours.values())).dtype
     fresh = model.model.injection.to_empty(device="cpu")
     fresh.start_transparent(memory)
-    dtype = next(iter(ours.values())).dtype
     ours.update({f"model.injection.{name}": tensor.to(dtype) for name, tensor in fresh.state_dict().items()})
-    fill(model, ours.items(), "the base", dtype if dtype.is_floating_point else torch.float32)
+    fill(model, ours.items(), "the base", dtype)
     return model
 
 
-def _split(total: int, prelude: Layers | None, core: Layers | None, coda: Layers | None) -> dict[str, list[int]]:
-    """Which of the base's layers each part takes."""
+def split_layers(
+    total: int, prelude: Layers | None = None, core: Layers | None = None, coda: Layers | None = None
+) -> dict[str, list[int]]:
+    """Which of a base's `total` layers each part takes (see `retrofit`)."""
     given = {"prelude": prelude, "core": core, "coda": coda}
     counts = {part: layers for part, layers in given.items() if isinstance(layers, int)}
     named = {part: [int(layer) for layer in layers] for part, layers in given.items() if not (layers is None or isinstance(layers, int))}

@@ -17,7 +17,6 @@ counted from a row's first real token. Noise belongs to the token, not to the ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -234,6 +233,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
                 raise InputError("halting takes one number of steps, the maximum; got a pair of them")
             thought = think_until(self, thought, halting, num_steps, together=False, watch=lambda t: states.append(t.state))
         else:
+            if not isinstance(num_steps, (int, tuple)):
+                raise InputError(f"a schedule of steps ({num_steps!r}) is for greedy decoding and sampling; give a number here")
             without, with_gradient = num_steps if isinstance(num_steps, tuple) else (0, num_steps)
             with torch.no_grad():
                 for _ in range(without):
@@ -341,6 +342,12 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
         """An empty cache of this model's shape; `policy` as in `LoopCache`."""
         return self.model.new_cache(policy, capacity)
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules by role; a tied head is listed, and is the embedding's matrix once more."""
+        roles = ("embed_tokens", "prelude", "injection", "core", "coda", "norm", "exit_gate")
+        parts = {role: getattr(self.model, role) for role in roles}
+        return {role: part for role, part in {**parts, "lm_head": self.lm_head}.items() if part is not None}
+
     def forward(
         self,
         input_ids: Int[Tensor, "batch sequence"] | None = None,
@@ -359,6 +366,9 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
     ) -> CausalLMOutputWithPast:
         """Logits (and the loss, with `labels`) after `num_steps` steps; None for the generation config's, then the config's."""
         kwargs.pop("return_dict", None)
+        for name in ("warm_start", "min_steps", "watch"):
+            if kwargs.pop(name, None):
+                raise InputError(f"{name} is for greedy decoding and sampling with the library's own cache; leave it out here")
         output = self.model(
             input_ids,
             attention_mask,
@@ -384,24 +394,6 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
         )
-
-
-def parameter_groups(model: RecurrentDepthForCausalLM) -> dict[str, Iterable[nn.Parameter]]:
-    """Parameters by role: "embedding", "prelude", "injection", "core", "coda", "norm", "gate" and "head" (not if tied)."""
-    inner = model.model
-    groups: dict[str, Iterable[nn.Parameter]] = {
-        "embedding": inner.embed_tokens.parameters(),
-        "prelude": inner.prelude.parameters(),
-        "injection": inner.injection.parameters(),
-        "core": inner.core.parameters(),
-        "coda": inner.coda.parameters(),
-        "norm": inner.norm.parameters(),
-    }
-    if inner.exit_gate is not None:
-        groups["gate"] = inner.exit_gate.parameters()
-    if not model.config.tie_word_embeddings:
-        groups["head"] = model.lm_head.parameters()
-    return groups
 
 
 AutoModel.register(RecurrentDepthConfig, RecurrentDepthModel, exist_ok=True)

@@ -23,7 +23,7 @@ from latentweaver.errors import InputError
 from latentweaver.halting import Fixed, HaltingRule
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.schedule import schedule
-from latentweaver.runtime.thinking import think_for, think_until
+from latentweaver.runtime.thinking import Watcher, think_for, think_until
 from latentweaver.thought import Thought
 
 
@@ -75,6 +75,7 @@ class ThinkingGeneration:
             generator: a `torch.Generator` or a seed for the noise; with a generator, sampling draws from it too.
             warm_start: begin each new token from the raw state of the one before it, instead of from a fresh one.
             cache_policy: "full", "shared", "shared:K", "anchor:N" or a function (see `LoopCache`).
+            watch: called with the running Thought after every step of every token; must not change anything.
 
         Raises:
             InputError: if the dial is below 1, the prompt empty, or the text longer than the context.
@@ -108,7 +109,7 @@ class ThinkingGeneration:
         config.num_hidden_layers = max(config.num_hidden_layers, config.slot(steps, 0))
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        ours = {"min_steps", "warm_start", "cache_policy"}
+        ours = {"min_steps", "warm_start", "cache_policy", "watch"}
         super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in ours})  # type: ignore[misc]
 
     @torch.no_grad()
@@ -183,6 +184,7 @@ class _Writer:
         self.steps = schedule(dial(model, options.get("num_steps")))
         self.initial_state = options.get("initial_state")
         self.warm_start: bool = options.get("warm_start") or False
+        self.watch: Watcher | None = options.get("watch")
         generator = options.get("generator")
         # one seed for the whole request, so that greedy decoding repeats and a cache changes nothing
         self.seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device)) if isinstance(generator, torch.Generator) else generator
@@ -199,7 +201,7 @@ class _Writer:
         thought = self._begin(input_ids)
         steps = self.steps(self.place)
         if self.halting is None:
-            thought = think_for(self.model, thought, steps)
+            thought = think_for(self.model, thought, steps, self.watch)
         else:
             real = self.mask if self.mask is not None and thought.state.shape[1] > 1 else None
             thought = think_until(
@@ -210,6 +212,7 @@ class _Writer:
                 min(self.min_steps, steps),
                 mask=None if real is None else real[:, -thought.state.shape[1] :].bool(),
                 read=lambda t: self.model.read(t, logits_to_keep=1),
+                watch=self.watch,
             )
         logits = self.model.read(thought, logits_to_keep=1).logits[:, -1]
         self.place += 1

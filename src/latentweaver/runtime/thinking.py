@@ -18,8 +18,8 @@ from latentweaver.thought import Readout, Reasoner, Thought
 Watcher = Callable[[Thought], None]
 
 
-def think_for(model: Reasoner, thought: Thought, steps: int) -> Thought:
-    """`steps` steps, all rows together.
+def think_for(model: Reasoner, thought: Thought, steps: int, watch: Watcher | None = None) -> Thought:
+    """`steps` steps, all rows together; `watch` is called with the Thought after each.
 
     Raises:
         InputError: if `steps` is below 1.
@@ -28,6 +28,8 @@ def think_for(model: Reasoner, thought: Thought, steps: int) -> Thought:
         raise InputError(f"steps must be at least 1, got {steps}")
     for _ in range(steps):
         thought = model.think(thought)
+        if watch is not None:
+            watch(thought)
     return thought
 
 
