@@ -98,25 +98,45 @@ INJECTIONS: dict[str, type[nn.Module]] = {
 
 
 def noise_like(
-    embedding: Float[Tensor, "batch sequence width"], positions: Int[Tensor, "batch sequence"], std: float, seed: int
+    embedding: Float[Tensor, "batch sequence width"],
+    positions: Int[Tensor, "batch sequence"],
+    std: float,
+    seed: int,
+    copies: Int[Tensor, "batch"] | None = None,
 ) -> Float[Tensor, "batch sequence width"]:
     """Normal noise, cut at three standard deviations, that depends on the request and not on its neighbours.
 
-    Every number is a hash of (seed, position, the position's own embedding, channel), turned into a normal one by the
+    Every number is a hash of (seed, position, the position's own embedding, copy, channel), turned into a normal one by the
     inverse of its distribution: a counter-based generator (Salmon et al. 2011), not a stream. So the noise of a token is
     the same alone or in a batch, padded on either side, with a cache or without, on a CPU or a GPU; and a restored
-    Thought needs no generator state.
+    Thought needs no generator state. `copies` (see `copies_of`) keeps equal rows apart.
     """
-    bits = embedding[..., :8].float().contiguous().view(torch.int32).long()
-    place = torch.arange(1, bits.shape[-1] + 1, device=embedding.device)
-    token = _mix(bits * (2 * place + 1)).sum(-1)
-    key = _mix(token + _mix(positions.long() + _mix(torch.tensor(seed, device=embedding.device))))
+    key = _mix(token_hash(embedding) + _mix(positions.long() + _mix(torch.tensor(seed, device=embedding.device))))
+    key = _mix(key + (0 if copies is None else copies[:, None]))
     channel = torch.arange(embedding.shape[-1], device=embedding.device)
     number = _mix(key[..., None] + channel * -7046029254386353131)
     uniform = ((number >> 11) & (2**53 - 1)).double() / 2**53
     edge = math.erf(3 / math.sqrt(2))
     normal = torch.erfinv((2 * uniform - 1) * edge) * math.sqrt(2)
     return (normal * std).to(embedding.dtype)
+
+
+def copies_of(
+    embedding: Float[Tensor, "batch sequence width"], positions: Int[Tensor, "batch sequence"], mask: Tensor | None
+) -> Int[Tensor, "batch"]:
+    """For each row the number of earlier rows with the same content: 0 for a prompt of its own, 0 to 7 for eight copies."""
+    content = _mix(token_hash(embedding) + positions.long())
+    if mask is not None and mask.dim() == 2:
+        content = content * mask.to(content)
+    content = content.sum(-1)
+    return (content[:, None] == content).tril(-1).sum(-1)
+
+
+def token_hash(embedding: Float[Tensor, "batch sequence width"]) -> Int[Tensor, "batch sequence"]:
+    """A number for each token, from the bits of the first channels of its embedding."""
+    bits = embedding[..., :8].float().contiguous().view(torch.int32).long()
+    place = torch.arange(bits.shape[-1], device=embedding.device)
+    return _mix(bits * (2 * place + 3)).sum(-1)
 
 
 def _mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:

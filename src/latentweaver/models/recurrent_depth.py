@@ -31,7 +31,7 @@ from latentweaver.errors import InputError
 from latentweaver.halting import HaltingRule
 from latentweaver.models.blocks import Block, RMSNorm, RotaryTable
 from latentweaver.models.config import RecurrentDepthConfig
-from latentweaver.models.cores import INJECTIONS, noise_like
+from latentweaver.models.cores import INJECTIONS, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.generation import ThinkingGeneration, dial
 from latentweaver.runtime.thinking import think_until
@@ -147,7 +147,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         x = inputs_embeds * self.config.embedding_scale if self.config.embedding_scale != 1 else inputs_embeds
         for slot, block in enumerate(self.prelude):
             x = block(x, rotary, mask, cache, slot, **attention)
-        state = self._initial_state(initial_state, x, inputs_embeds, position_ids, generator)
+        state = self._initial_state(initial_state, x, inputs_embeds, position_ids, generator, attention_mask, cache)
         anchor = {"input": x, "cos": rotary[0], "sin": rotary[1], "mask": mask, "attention": attention}
         return Thought.start(state, anchor=anchor, cache=cache)
 
@@ -263,6 +263,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         embedding: Float[Tensor, "batch sequence width"],
         positions: Int[Tensor, "batch sequence"],
         generator: torch.Generator | int | None,
+        mask: Tensor | None,
+        cache: Cache | None,
     ) -> Float[Tensor, "batch sequence width"]:
         wanted = self.config.initial_state if wanted is None else wanted
         if isinstance(wanted, Tensor):
@@ -274,7 +276,14 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         if wanted == "input":
             return anchor
         if wanted == "noise":
-            return noise_like(embedding.detach(), positions, self.config.initial_state_std, seed_of(generator))
+            embedding = embedding.detach()
+            copies = None
+            if embedding.shape[0] > 1:
+                copies = getattr(cache, "copies", None)  # what the rows were when their prompts were read
+                copies = copies_of(embedding, positions, mask) if copies is None else copies
+                if isinstance(cache, LoopCache):
+                    cache.copies = copies
+            return noise_like(embedding, positions, self.config.initial_state_std, seed_of(generator), copies)
         raise InputError(f"initial_state must be 'noise', 'zeros', 'input' or a tensor, got {wanted!r}")
 
 

@@ -74,6 +74,7 @@ class LoopCache(Cache):
         self.length = 0
         self.opened = 0  # where the positions that `update` writes begin
         self.depth: list[int] = []  # steps that each row has written at the open positions
+        self.copies: Tensor | None = None  # which of several equal prompts each row began as, for whoever draws noise
 
     def extend(self, positions: int, batch: int) -> None:
         """Open room for the next `positions` of `batch` rows; what the rows wrote before is complete from now on."""
@@ -101,7 +102,7 @@ class LoopCache(Cache):
         """An independent copy, for two branches that go on to different tokens."""
         other = LoopCache(self.once_layers, self.core_layers, self.policy, self.capacity)
         other.banks = [None if bank is None else bank.clone() for bank in self.banks]
-        other.length, other.opened, other.depth = self.length, self.opened, list(self.depth)
+        other.length, other.opened, other.depth, other.copies = self.length, self.opened, list(self.depth), self.copies
         return other
 
     def _place(self, slot: int, like: Tensor) -> tuple[Tensor, int, int]:
@@ -169,6 +170,7 @@ class LoopCache(Cache):
     def batch_select_indices(self, indices: Int[Tensor, "rows"]) -> None:
         self.banks = [None if bank is None else bank[:, :, indices.to(bank.device)] for bank in self.banks]
         self.depth = [self.depth[row] for row in indices.tolist()]
+        self.copies = None if self.copies is None else self.copies[indices.to(self.copies.device)]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         self.batch_select_indices(torch.arange(len(self.depth)).repeat_interleave(repeats))
@@ -181,7 +183,7 @@ class LoopCache(Cache):
 
     def reset(self) -> None:
         self.length = self.opened = 0
-        self.depth = []
+        self.depth, self.copies = [], None
 
     @property
     def batch_size(self) -> int:
