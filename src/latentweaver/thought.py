@@ -79,7 +79,13 @@ class Thought:
         return replace(self, state=state, identity=_new_identity(), parent=self.identity)
 
     def rows(self, index: Int[Tensor, "rows"]) -> Thought:
-        """The Thought of some rows of the batch only, in the order of `index`."""
+        """The Thought of some rows of the batch only, in the order of `index`.
+
+        Raises:
+            InputError: if the cache cannot be taken apart by rows (the library's own can, transformers' cannot).
+        """
+        if self.cache is not None and not hasattr(self.cache, "rows"):
+            raise InputError(f"rows of a {type(self.cache).__name__} cannot be taken apart; use the library's LoopCache, or no cache")
         anchor = {name: _rows_of(value, index) for name, value in self.anchor.items()}
         cache = None if self.cache is None else self.cache.rows(index)
         return replace(self, state=_rows_of(self.state, index), step=self.step[index.cpu()], anchor=anchor, cache=cache)

@@ -78,11 +78,13 @@ class ThinkingGeneration:
             watch: called with the running Thought after every step of every token; must not change anything.
 
         Raises:
-            InputError: if the dial is below 1, the prompt empty, or the text longer than the context.
+            InputError: if the dial is below 1, the prompt empty, or prompt and answer longer than the context.
         """
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if isinstance(ids, Tensor) and ids.numel() == 0 and kwargs.get("inputs_embeds") is None:
             raise InputError("the prompt is empty; give at least one token")
+        if kwargs.get("num_steps") is None:
+            kwargs["num_steps"] = dial(self, getattr(kwargs.get("generation_config"), "num_steps", None))
         return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def _prepare_cache_for_generation(
@@ -190,6 +192,9 @@ class _Writer:
         self.seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device)) if isinstance(generator, torch.Generator) else generator
         self.place = 0
         self.last: Thought | None = None
+        context, longest = model.config.max_position_embeddings, generation_config.max_length
+        if longest is not None and longest > context:
+            raise InputError(f"prompt and answer may take {longest} tokens, the model's context is {context}; shorten one of them")
         if self.cache is not None and not isinstance(self.cache, LoopCache):
             if self.halting is not None and not isinstance(self.halting, Fixed) and input_ids.shape[0] > 1:
                 raise InputError("halting row by row needs the library's own cache; leave out cache_implementation and past_key_values")
