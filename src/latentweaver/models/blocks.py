@@ -11,6 +11,7 @@ Shapes: B batch, S sequence, H heads, K key/value heads, D head width, W model w
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from latentweaver.models.config import RecurrentDepthConfig
+from latentweaver.runtime.cache import RowsOfCache
 
 
 class RMSNorm(nn.Module):
@@ -127,11 +129,17 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q = rotate(q, *rotary, self.config.rope_layout).transpose(1, 2)
         k = rotate(k, *rotary, self.config.rope_layout).transpose(1, 2)
-        if cache is not None:
-            k, v = cache.update(k, v, slot)
         self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        mixed, _ = attend(self, q, k, v, mask, scaling=self.scaling, dropout=0.0, **kwargs)
+        attend = partial(attend, self, scaling=self.scaling, dropout=0.0, **kwargs)
+        if isinstance(cache, RowsOfCache) and x.device.type == "cpu":
+            masks = [None] * batch if mask is None else mask.expand(batch, -1, -1, -1).split(1)
+            rows = cache.update_rows(k, v, slot)
+            mixed = torch.cat([attend(q[i : i + 1], *rows[i], masks[i])[0] for i in range(batch)])
+        else:
+            if cache is not None:
+                k, v = cache.update(k, v, slot)
+            mixed, _ = attend(q, k, v, mask)
         return self.o_proj(mixed.reshape(batch, sequence, -1))
 
 

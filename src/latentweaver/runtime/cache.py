@@ -213,7 +213,11 @@ class LoopCache(Cache):
 
 
 class RowsOfCache(LoopCache):
-    """Some rows of a `LoopCache`, as if they were the whole batch."""
+    """Some rows of a `LoopCache`, as if they were the whole batch.
+
+    `update` copies the rows' keys together, which an accelerator does in passing. On a CPU that costs more than the halted
+    rows would have; there `update_rows` gives each row's keys where they lie.
+    """
 
     def __init__(self, whole: LoopCache, chosen: Sequence[int]) -> None:
         self.whole = whole
@@ -221,17 +225,26 @@ class RowsOfCache(LoopCache):
         self.index: Tensor | None = None
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        whole = self.whole
-        bank, layer, step = whole._place(layer_idx, key)
+        both = self._write(key, value, layer_idx)
         if self.index is None:
             self.index = torch.tensor(self.chosen, device=key.device)
-        both: Float[Tensor, "2 batch heads positions head"] = bank[layer, :, :, :, : whole.length]
-        both[0, self.index, :, whole.opened :] = key
-        both[1, self.index, :, whole.opened :] = value
-        for row in self.chosen:
-            whole.depth[row] = max(whole.depth[row], step)
         taken = both[:, self.index]
         return taken[0], taken[1]
+
+    def update_rows(self, key: Tensor, value: Tensor, slot: int) -> list[tuple[Tensor, Tensor]]:
+        """As `update`, but the keys and values of each row by itself, `[1, heads, positions, head]`, as views."""
+        both = self._write(key, value, slot)
+        return [(both[0, row : row + 1], both[1, row : row + 1]) for row in self.chosen]
+
+    def _write(self, key: Tensor, value: Tensor, slot: int) -> Float[Tensor, "2 batch heads positions head"]:
+        """Write the rows' keys and values; the whole batch's at all positions so far."""
+        whole = self.whole
+        bank, layer, step = whole._place(slot, key)
+        for place, row in enumerate(self.chosen):
+            bank[layer, 0, row, :, whole.opened : whole.length] = key[place]
+            bank[layer, 1, row, :, whole.opened : whole.length] = value[place]
+            whole.depth[row] = max(whole.depth[row], step)
+        return bank[layer, :, :, :, : whole.length]
 
     def rows(self, index: Int[Tensor, "rows"]) -> RowsOfCache:
         return RowsOfCache(self.whole, [self.chosen[row] for row in index.tolist()])

@@ -83,14 +83,18 @@ class ThinkingGeneration:
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if isinstance(ids, Tensor) and ids.numel() == 0 and kwargs.get("inputs_embeds") is None:
             raise InputError("the prompt is empty; give at least one token")
-        if kwargs.get("num_steps") is None:
-            kwargs["num_steps"] = dial(self, getattr(kwargs.get("generation_config"), "num_steps", None))
         return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        """Our own cache where transformers would make a dynamic one, whose slots are counted for one depth only."""
+        """Our own cache where transformers would make a dynamic one, whose slots are counted for one depth only.
+
+        Also the place where the dial is settled, for every way of decoding: transformers neither forwards `num_steps` of a
+        generation config to the model nor, once the config has that field, of the call.
+        """
+        if model_kwargs.get("num_steps") is None:
+            model_kwargs["num_steps"] = dial(self, getattr(generation_config, "num_steps", None))
         policy = model_kwargs.pop("cache_policy", None)
         given = model_kwargs.get("past_key_values") is not None
         dynamic = generation_config.cache_implementation in (None, "dynamic")
@@ -135,7 +139,7 @@ class ThinkingGeneration:
         kept_logits: list[Tensor] = []
         kept_steps: list[Tensor] = []
         while True:
-            logits, steps = writer.next(input_ids)
+            logits, steps = writer.next(input_ids, alive.cpu())
             logits = logits.to(input_ids.device)
             scores = logits_processor(input_ids, logits)
             if generation_config.output_scores:
@@ -149,7 +153,7 @@ class ThinkingGeneration:
                 tokens = scores.argmax(-1)
             if ends:
                 tokens = tokens * alive + pad.to(tokens.device) * (1 - alive)
-            kept_steps.append(steps * alive.cpu())
+            kept_steps.append(steps)
             input_ids = torch.cat([input_ids, tokens[:, None]], -1)
             if streamer is not None:
                 if hasattr(streamer, "put_steps"):
@@ -191,45 +195,56 @@ class _Writer:
         # one seed for the whole request, so that greedy decoding repeats and a cache changes nothing
         self.seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device)) if isinstance(generator, torch.Generator) else generator
         self.place = 0
-        self.last: Thought | None = None
+        self.state: Tensor | None = None  # of the last token, raw, for a warm start
+        self.separable = self.cache is None or isinstance(self.cache, LoopCache)
         context, longest = model.config.max_position_embeddings, generation_config.max_length
         if longest is not None and longest > context:
             raise InputError(f"prompt and answer may take {longest} tokens, the model's context is {context}; shorten one of them")
-        if self.cache is not None and not isinstance(self.cache, LoopCache):
-            if self.halting is not None and not isinstance(self.halting, Fixed) and input_ids.shape[0] > 1:
-                raise InputError("halting row by row needs the library's own cache; leave out cache_implementation and past_key_values")
+        if self.halting is not None and not self.separable and not isinstance(self.halting, Fixed):
+            raise InputError("halting needs the library's own cache; leave out cache_implementation, and past_key_values of other kinds")
         if self.warm_start and self.cache is None:
             raise InputError("warm_start hands on the last token's state and so needs use_cache=True")
 
-    def next(self, input_ids: Int[Tensor, "batch sequence"]) -> tuple[Float[Tensor, "batch vocabulary"], Int[Tensor, "batch"]]:
-        """Logits of the next token, float32, and the steps each row took for them."""
+    def next(
+        self, input_ids: Int[Tensor, "batch sequence"], alive: Int[Tensor, "batch"]
+    ) -> tuple[Float[Tensor, "batch vocabulary"], Int[Tensor, "batch"]]:
+        """Logits of the next token, float32, and the steps each row took for them; both 0 for rows that are not `alive`."""
         thought = self._begin(input_ids)
         steps = self.steps(self.place)
-        if self.halting is None:
-            thought = think_for(self.model, thought, steps, self.watch)
-        else:
-            real = self.mask if self.mask is not None and thought.state.shape[1] > 1 else None
-            thought = think_until(
-                self.model,
-                thought,
-                self.halting,
-                steps,
-                min(self.min_steps, steps),
-                mask=None if real is None else real[:, -thought.state.shape[1] :].bool(),
-                read=lambda t: self.model.read(t, logits_to_keep=1),
-                watch=self.watch,
-            )
-        logits = self.model.read(thought, logits_to_keep=1).logits[:, -1]
         self.place += 1
-        self.last = thought
-        return logits.float(), thought.step[:, -1]
+        if bool(alive.all()) or not self.separable:
+            thought = self._think(thought, steps, self.mask)
+            self.state = thought.state[:, -1:]
+            return self.model.read(thought, logits_to_keep=1).logits[:, -1].float(), thought.step[:, -1]
+        # rows that have finished their text are not thought about any more
+        rows = alive.nonzero().squeeze(-1)
+        where = rows.to(thought.state.device)
+        part = self._think(thought.rows(rows), steps, None if self.mask is None else self.mask[where])
+        said = self.model.read(part, logits_to_keep=1).logits[:, -1].float()
+        self.state = thought.state[:, -1:].index_copy(0, where, part.state[:, -1:])
+        logits = said.new_zeros(alive.shape[0], said.shape[-1]).index_copy_(0, where, said)
+        return logits, torch.zeros_like(alive).index_copy_(0, rows, part.step[:, -1])
+
+    def _think(self, thought: Thought, steps: int, mask: Tensor | None) -> Thought:
+        if self.halting is None:
+            return think_for(self.model, thought, steps, self.watch)
+        return think_until(
+            self.model,
+            thought,
+            self.halting,
+            steps,
+            min(self.min_steps, steps),
+            mask=None if mask is None else mask[:, -thought.state.shape[1] :].bool(),
+            read=lambda t: self.model.read(t, logits_to_keep=1),
+            watch=self.watch,
+        )
 
     def _begin(self, input_ids: Tensor) -> Thought:
-        first = self.last is None
+        first = self.state is None
         seen = 0 if self.cache is None else self.cache.get_seq_length()
         state = self.initial_state if first or isinstance(self.initial_state, str) else None
-        if self.warm_start and self.last is not None:
-            state = self.last.state[:, -1:]
+        if self.warm_start and self.state is not None:
+            state = self.state
         if not first and self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(self.mask.shape[0], 1)], -1)
         inputs: dict[str, Any]
