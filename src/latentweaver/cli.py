@@ -207,7 +207,9 @@ class Thinker:
             ids = self.tokenizer(question, return_tensors="pt").input_ids
         else:
             message = [{"role": "user", "content": question}]
-            ids = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+            ids = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
+                "input_ids"
+            ]
         return ids.to(self.model.device)
 
 

@@ -75,9 +75,7 @@ class HaltingRule(ABC):
     def enough(self, value: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
         """Whether a value says that it is time to stop."""
 
-    def of_row(
-        self, value: Float[Tensor, "batch sequence"], mask: Bool[Tensor, "batch sequence"] | None = None
-    ) -> Float[Tensor, "batch"]:
+    def of_row(self, value: Float[Tensor, "batch sequence"], mask: Bool[Tensor, "batch sequence"] | None = None) -> Float[Tensor, "batch"]:
         """One value for each row, from the values of its real positions (`mask` true)."""
         if self.summary == "last":
             return value[:, -1]

@@ -105,7 +105,9 @@ class Thought:
         from safetensors.torch import save_file
 
         if self.cache is not None:
-            raise InputError("a Thought with a cache cannot be saved: begin it without one, or use dataclasses.replace(thought, cache=None)")
+            raise InputError(
+                "a Thought with a cache cannot be saved: begin it without one, or use dataclasses.replace(thought, cache=None)"
+            )
         plain = {name: value for name, value in self.anchor.items() if not isinstance(value, Tensor)}
         try:
             notes = json.dumps({"identity": self.identity, "parent": self.parent, "anchor": plain})

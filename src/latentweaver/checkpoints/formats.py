@@ -62,7 +62,9 @@ def huginn_config(config: Mapping[str, Any]) -> RecurrentDepthConfig:
     if groups != heads:
         raise CheckpointError(f"Huginn's stacked Wqkv is read for as many key heads as query heads; config.json says {groups} and {heads}")
     if config.get("injection_type", "linear") not in ("linear", "add", "none"):
-        raise CheckpointError(f"injection_type {config['injection_type']!r} of this Huginn checkpoint is not supported; linear, add and none are")
+        raise CheckpointError(
+            f"injection_type {config['injection_type']!r} of this Huginn checkpoint is not supported; linear, add and none are"
+        )
     if config.get("test_time_noise"):
         raise CheckpointError(f"test_time_noise must be 0, config.json says {config['test_time_noise']}")
     scale = (config.get("init_values") or {}).get("embed_scale")

@@ -15,10 +15,9 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from latentweaver.checkpoints.formats import LLAMA_FAMILY, llama_fields, joined, llama_tensor
+from latentweaver.checkpoints.formats import LLAMA_FAMILY, joined, llama_fields, llama_tensor
 from latentweaver.checkpoints.reading import build, fill
 from latentweaver.errors import CheckpointError, InputError
 from latentweaver.models.config import RecurrentDepthConfig
@@ -74,9 +73,7 @@ def _base_of(base: Any) -> tuple[dict[str, Any], Iterable[tuple[str, Tensor]]]:
     return fields, ((name, tensor.detach().clone().to(dtype)) for name, tensor in base.state_dict().items())
 
 
-def retrofit_config(
-    fields: Mapping[str, Any], parts: Mapping[str, Sequence[int]], injection: str, num_steps: int
-) -> RecurrentDepthConfig:
+def retrofit_config(fields: Mapping[str, Any], parts: Mapping[str, Sequence[int]], injection: str, num_steps: int) -> RecurrentDepthConfig:
     """The configuration of a retrofit: a base's config.json fields, and which of its layers each part takes."""
     passed_on = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype")
     return RecurrentDepthConfig(
@@ -126,9 +123,7 @@ def retrofit_tensors(
     return model
 
 
-def split_layers(
-    total: int, prelude: Layers | None = None, core: Layers | None = None, coda: Layers | None = None
-) -> dict[str, list[int]]:
+def split_layers(total: int, prelude: Layers | None = None, core: Layers | None = None, coda: Layers | None = None) -> dict[str, list[int]]:
     """Which of a base's `total` layers each part takes (see `retrofit`)."""
     given = {"prelude": prelude, "core": core, "coda": coda}
     counts = {part: layers for part, layers in given.items() if isinstance(layers, int)}
@@ -145,9 +140,15 @@ def split_layers(
         elif absent:
             raise InputError(f"say how many layers {' and '.join(absent)} take, too")
         if any(number < 0 for number in counts.values()) or sum(counts.values()) != total:
-            raise InputError(f"the base has {total} layers; prelude {counts['prelude']}, core {counts['core']} and coda {counts['coda']} do not add up to that (name layers by index to drop some)")
+            raise InputError(
+                f"the base has {total} layers; prelude {counts['prelude']}, core {counts['core']} and coda {counts['coda']} do not add up to that (name layers by index to drop some)"
+            )
         edge = counts["prelude"]
-        named = {"prelude": list(range(edge)), "core": list(range(edge, edge + counts["core"])), "coda": list(range(edge + counts["core"], total))}
+        named = {
+            "prelude": list(range(edge)),
+            "core": list(range(edge, edge + counts["core"])),
+            "coda": list(range(edge + counts["core"], total)),
+        }
     taken = [layer for layers in named.values() for layer in layers]
     wrong = sorted({layer for layer in taken if not 0 <= layer < total or taken.count(layer) > 1})
     if wrong:

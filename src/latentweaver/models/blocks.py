@@ -51,9 +51,9 @@ class RotaryTable(nn.Module):
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__()
         self.layout = config.rope_layout
-        self.config = config
-        self.register_buffer("inverse_frequency", self.inverse_frequencies(config)[0], persistent=False)
-        self.scale = self.inverse_frequencies(config)[1]
+        self.inverse_frequency: Tensor
+        frequencies, self.scale = self.inverse_frequencies(config)
+        self.register_buffer("inverse_frequency", frequencies, persistent=False)
 
     @staticmethod
     def inverse_frequencies(config: RecurrentDepthConfig) -> tuple[Float[Tensor, "half"], float]:
@@ -130,7 +130,7 @@ class Attention(nn.Module):
         q = rotate(q, *rotary, self.config.rope_layout).transpose(1, 2)
         k = rotate(k, *rotary, self.config.rope_layout).transpose(1, 2)
         self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation or "sdpa", eager_attention)
         attend = partial(attend, self, scaling=self.scaling, dropout=0.0, **kwargs)
         if isinstance(cache, RowsOfCache) and x.device.type == "cpu":
             masks = [None] * batch if mask is None else mask.expand(batch, -1, -1, -1).split(1)

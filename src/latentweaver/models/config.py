@@ -122,7 +122,8 @@ class RecurrentDepthConfig(PreTrainedConfig):
         kwargs.pop("num_hidden_layers", None)
         self._check()
         self.num_hidden_layers = prelude_layers + coda_layers + core_layers * num_steps
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        super().__init__(**kwargs)
+        self.tie_word_embeddings = tie_word_embeddings
 
     def _check(self) -> None:
         for name, choices in _CHOICES.items():

@@ -1,14 +1,15 @@
 """How a core meets its input: the injections that put the anchor back in at every step, and the first states.
 
-    "linear"    x = W [state, anchor]                                        Huginn (arXiv 2502.05171)
-    "add"       x = state + anchor
-    "diagonal"  x = exp(-dt A) state + dt B anchor, dt = softplus(.), A > 0  Parcae (arXiv 2604.12946): decay within (0, 1)
-    "none"      x = state                                                    Ouro (arXiv 2510.25741)
+"linear"    x = W [state, anchor]                                        Huginn (arXiv 2502.05171)
+"add"       x = state + anchor
+"diagonal"  x = exp(-dt A) state + dt B anchor, dt = softplus(.), A > 0  Parcae (arXiv 2604.12946): decay within (0, 1)
+"none"      x = state                                                    Ouro (arXiv 2510.25741)
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +19,29 @@ from torch.nn import functional as F
 from latentweaver.models.config import RecurrentDepthConfig
 
 
-class LinearInjection(nn.Module):
-    """x = W [state, anchor], without a bias; the state comes first."""
+class Injection(nn.Module, ABC):
+    """Turns a state and the anchor into what the core is applied to."""
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__()
+
+    def start(self, std: float) -> None:
+        """Fresh weights for a model that is trained from nothing."""
+
+    def start_transparent(self, memory: float) -> None:
+        """Weights that let the anchor through unchanged, beside `memory` times the state: for a retrofit."""
+
+    @abstractmethod
+    def forward(
+        self, state: Float[Tensor, "batch sequence width"], anchor: Float[Tensor, "batch sequence width"]
+    ) -> Float[Tensor, "batch sequence width"]: ...
+
+
+class LinearInjection(Injection):
+    """x = W [state, anchor], without a bias; the state comes first."""
+
+    def __init__(self, config: RecurrentDepthConfig) -> None:
+        super().__init__(config)
         self.weight = nn.Parameter(torch.empty(config.hidden_size, 2 * config.hidden_size))
 
     @torch.no_grad()
@@ -31,7 +50,6 @@ class LinearInjection(nn.Module):
 
     @torch.no_grad()
     def start_transparent(self, memory: float) -> None:
-        """Let the anchor through unchanged, beside `memory` times the state."""
         identity = torch.eye(self.weight.shape[0])
         self.weight.copy_(torch.cat([memory * identity, identity], -1))
 
@@ -39,21 +57,14 @@ class LinearInjection(nn.Module):
         return F.linear(torch.cat([state, anchor], -1), self.weight)
 
 
-class AddInjection(nn.Module):
+class AddInjection(Injection):
     """x = state + anchor."""
-
-    def __init__(self, config: RecurrentDepthConfig) -> None:
-        super().__init__()
-
-    def start(self, std: float) -> None: ...
-
-    def start_transparent(self, memory: float) -> None: ...
 
     def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
         return state + anchor
 
 
-class DiagonalInjection(nn.Module):
+class DiagonalInjection(Injection):
     """x = exp(-dt A) state + dt B anchor: a linear recurrence whose decay exp(-dt A) cannot leave (0, 1).
 
     A = exp(log_rate) and dt = softplus(log_step) are one number a channel; B is a matrix that starts as the identity. Parcae
@@ -61,7 +72,7 @@ class DiagonalInjection(nn.Module):
     """
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.log_rate = nn.Parameter(torch.empty(config.hidden_size))
         self.log_step = nn.Parameter(torch.empty(config.hidden_size))
         self.weight = nn.Parameter(torch.empty(config.hidden_size, config.hidden_size))
@@ -82,14 +93,14 @@ class DiagonalInjection(nn.Module):
         return decay * state + step * F.linear(anchor, self.weight)
 
 
-class NoInjection(AddInjection):
+class NoInjection(Injection):
     """x = state: the input is seen once, as the first state."""
 
     def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
         return state
 
 
-INJECTIONS: dict[str, type[nn.Module]] = {
+INJECTIONS: dict[str, type[Injection]] = {
     "linear": LinearInjection,
     "add": AddInjection,
     "diagonal": DiagonalInjection,

@@ -31,7 +31,7 @@ from latentweaver.errors import InputError
 from latentweaver.halting import HaltingRule
 from latentweaver.models.blocks import Block, RMSNorm, RotaryTable
 from latentweaver.models.config import RecurrentDepthConfig
-from latentweaver.models.cores import INJECTIONS, copies_of, noise_like
+from latentweaver.models.cores import INJECTIONS, Injection, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.generation import ThinkingGeneration, dial
 from latentweaver.runtime.thinking import think_until
@@ -66,7 +66,7 @@ class RecurrentDepthPreTrainedModel(PreTrainedModel):
             module.weight.normal_(0, std)
         elif isinstance(module, RMSNorm):
             module.weight.fill_(1)
-        elif isinstance(module, tuple(INJECTIONS.values())):
+        elif isinstance(module, Injection):
             module.start(std)
         elif isinstance(module, RotaryTable):
             module.inverse_frequency.copy_(module.inverse_frequencies(config)[0])
@@ -124,11 +124,11 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds")
-        if inputs_embeds is None:
-            assert input_ids is not None
+        if input_ids is not None:
             if input_ids.dim() != 2 or input_ids.numel() == 0:
                 raise InputError(f"input_ids must be [batch, sequence] with at least one token, got shape {list(input_ids.shape)}")
             inputs_embeds = self.embed_tokens(input_ids)
+        assert inputs_embeds is not None
         batch, sequence, _ = inputs_embeds.shape
         past = 0 if cache is None else cache.get_seq_length()
         if attention_mask is not None and attention_mask.dim() == 2 and attention_mask.shape != (batch, past + sequence):
@@ -162,7 +162,9 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         if thought.cache is not None:
             step = int(thought.step[0, 0])
             if (thought.step != step).any():
-                raise InputError("positions of a cached Thought must be at the same step to think on; take the rows apart or begin without a cache")
+                raise InputError(
+                    "positions of a cached Thought must be at the same step to think on; take the rows apart or begin without a cache"
+                )
         x = self.injection(thought.state, anchor["input"])
         rotary = (anchor["cos"], anchor["sin"])
         for layer, block in enumerate(self.core):
@@ -212,7 +214,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         `num_steps` may be a pair (n, k): n steps without gradient, then k with. `hidden_states` of the output, if asked for,
         are the states after each step.
         """
-        num_steps = dial(self, num_steps)
+        steps = dial(self, num_steps)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
@@ -228,14 +230,14 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             **{name: value for name, value in kwargs.items() if name in _ATTENTION_KWARGS},
         )
         states = [thought.state]
+        if not isinstance(steps, (int, tuple)):
+            raise InputError(f"a schedule of steps ({steps!r}) is for greedy decoding and sampling; give a number here")
         if halting is not None:
-            if isinstance(num_steps, tuple):
-                raise InputError("halting takes one number of steps, the maximum; got a pair of them")
-            thought = think_until(self, thought, halting, num_steps, together=False, watch=lambda t: states.append(t.state))
+            if isinstance(steps, tuple):
+                raise InputError(f"halting takes one number of steps, the maximum; got the pair {steps}")
+            thought = think_until(self, thought, halting, steps, together=False, watch=lambda t: states.append(t.state))
         else:
-            if not isinstance(num_steps, (int, tuple)):
-                raise InputError(f"a schedule of steps ({num_steps!r}) is for greedy decoding and sampling; give a number here")
-            without, with_gradient = num_steps if isinstance(num_steps, tuple) else (0, num_steps)
+            without, with_gradient = steps if isinstance(steps, tuple) else (0, steps)
             with torch.no_grad():
                 for _ in range(without):
                     thought = self.think(thought)
@@ -303,7 +305,7 @@ def seed_of(generator: torch.Generator | int | None) -> int:
 
 def _positions(attention_mask: Tensor | None, past: int, like: Tensor) -> Int[Tensor, "batch sequence"]:
     """Positions counted from each row's first real token; padding is at 0."""
-    batch, sequence, _ = like.shape
+    sequence = like.shape[1]
     if attention_mask is not None and attention_mask.dim() == 2:
         return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -sequence:].to(like.device)
     return torch.arange(past, past + sequence, device=like.device)[None]

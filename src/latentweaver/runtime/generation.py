@@ -87,7 +87,7 @@ class ThinkingGeneration:
 
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
+    ) -> Any:
         """Our own cache where transformers would make a dynamic one, whose slots are counted for one depth only.
 
         Also the place where the dial is settled, for every way of decoding: transformers neither forwards `num_steps` of a
@@ -100,12 +100,13 @@ class ThinkingGeneration:
         dynamic = generation_config.cache_implementation in (None, "dynamic")
         if given or not dynamic or generation_config.use_cache is False:
             if policy is not None:
-                raise InputError("cache_policy needs the library's own cache: leave out past_key_values, cache_implementation and use_cache=False")
+                raise InputError(
+                    "cache_policy needs the library's own cache: leave out past_key_values, cache_implementation and use_cache=False"
+                )
             steps = dial(self, model_kwargs.get("num_steps"))
             if isinstance(steps, int) and not given:
                 self._room_for(steps)
-            super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
-            return
+            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
         longest = args[2] if len(args) > 2 else kwargs.get("max_cache_length", 64)
         model_kwargs["past_key_values"] = self.new_cache(policy or "full", longest)  # type: ignore[attr-defined]
 
@@ -118,6 +119,10 @@ class ThinkingGeneration:
         ours = {"min_steps", "warm_start", "cache_policy", "watch"}
         super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in ours})  # type: ignore[misc]
 
+    def _writer(self, input_ids: Tensor, generation_config: GenerationConfig, options: dict[str, Any]) -> Any:
+        """What `_sample` asks for the logits of one token after another; a model that thinks only once brings its own."""
+        return _Writer(self, input_ids, generation_config, options)
+
     @torch.no_grad()
     def _sample(
         self,
@@ -128,12 +133,12 @@ class ThinkingGeneration:
         synced_gpus: bool = False,
         streamer: Any = None,
         **model_kwargs: Any,
-    ) -> ThinkingOutput | Int[Tensor, "batch total"]:
+    ) -> Any:
         """Greedy decoding and sampling: transformers' loop, with the thinking in sight."""
-        pad = generation_config._pad_token_tensor
+        pad: Any = generation_config._pad_token_tensor  # a tensor, if there is a token that ends a row
         ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         generator = model_kwargs.get("generator")
-        writer = _Writer(self, input_ids, generation_config, model_kwargs)
+        writer = self._writer(input_ids, generation_config, model_kwargs)
         alive = torch.ones(input_ids.shape[0], dtype=torch.long, device=input_ids.device)
         kept_scores: list[Tensor] = []
         kept_logits: list[Tensor] = []
@@ -167,9 +172,9 @@ class ThinkingGeneration:
         if not generation_config.return_dict_in_generate:
             return input_ids
         return ThinkingOutput(
-            sequences=input_ids,
-            scores=tuple(kept_scores) if generation_config.output_scores else None,
-            logits=tuple(kept_logits) if generation_config.output_logits else None,
+            sequences=input_ids,  # pyright: ignore[reportArgumentType]
+            scores=tuple(kept_scores) if generation_config.output_scores else None,  # pyright: ignore[reportArgumentType]
+            logits=tuple(kept_logits) if generation_config.output_logits else None,  # pyright: ignore[reportArgumentType]
             past_key_values=writer.cache,
             steps=torch.stack(kept_steps, 1),
         )
@@ -193,7 +198,11 @@ class _Writer:
         self.watch: Watcher | None = options.get("watch")
         generator = options.get("generator")
         # one seed for the whole request, so that greedy decoding repeats and a cache changes nothing
-        self.seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device)) if isinstance(generator, torch.Generator) else generator
+        self.seed = (
+            int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+            if isinstance(generator, torch.Generator)
+            else generator
+        )
         self.place = 0
         self.state: Tensor | None = None  # of the last token, raw, for a warm start
         self.separable = self.cache is None or isinstance(self.cache, LoopCache)

@@ -6,6 +6,7 @@ Rows that have halted leave the batch and are not computed any more; the other r
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -113,8 +114,21 @@ def _settle(settled: Thought, running: Thought, rows: Tensor, halting: Bool[Tens
     return Thought(
         state=state,
         step=step,
-        anchor=settled.anchor,
+        anchor={name: _grown(value, running.anchor.get(name), rows[row], row) for name, value in settled.anchor.items()},
         cache=settled.cache,
         generator=settled.generator,
         parent=running.parent,
     )
+
+
+def _grown(settled: Any, running: Any, rows: Tensor, taken: Tensor) -> Any:
+    """An anchor whose tensors grow while thinking (the memory of continuous thought), with `rows` as they are in `running` now.
+
+    The other rows are padded with zeros; what cannot be attended to has a mask beside it, where zero says so.
+    """
+    if not isinstance(settled, Tensor) or settled.shape[1:] == running.shape[1:]:
+        return settled
+    whole = running.new_zeros((len(settled), *running.shape[1:]))
+    whole[tuple(slice(size) for size in settled.shape)] = settled
+    whole[rows.to(whole.device)] = running[taken.to(whole.device)]
+    return whole
