@@ -129,7 +129,7 @@ def facts(name: str, model: Any, cost: Cost) -> Table:
     table.add_row("context", f"{config.max_position_embeddings} tokens")
     table.add_row("exit gate", "learned" if config.exit_gate else "none")
     total = sum(cost.parameters.values())
-    split = ", ".join(f"{role} {_count(number)}" for role, number in cost.parameters.items() if number)
+    split = ", ".join(f"{role} {_count(number).strip()}" for role, number in cost.parameters.items() if number)
     table.add_row("parameters", f"{total:,} ({split})")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     table.add_row("weights", f"{_bytes(total * cost.weight_bytes)} in {dtype}")
