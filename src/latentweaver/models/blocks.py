@@ -11,7 +11,6 @@ Shapes: B batch, S sequence, H heads, K key/value heads, D head width, W model w
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,24 +23,35 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from latentweaver import kernels
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.runtime.cache import RowsOfCache
 
 
+class Linear(nn.Linear):
+    """x W^T + b; fast for few rows (see `kernels`)."""
+
+    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... out"]:
+        return kernels.linear(x, self.weight, self.bias)
+
+
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, normalised in float32 and cast back before the product (arXiv 1910.07467; Llama's order)."""
+    """x / rms(x) * weight, normalised in float32 and cast back before the product (arXiv 1910.07467; Llama's order).
+
+    A `residual` is added to x first.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        return nn.functional.rms_norm(x.float(), (x.shape[-1],), None, self.eps).to(x.dtype) * self.weight
+    def forward(self, x: Float[Tensor, "... width"], residual: Float[Tensor, "... width"] | None = None) -> Float[Tensor, "... width"]:
+        return kernels.rms_norm(x, self.weight, self.eps, residual)
 
 
 class RotaryTable(nn.Module):
-    """Cosines and sines of the rotary position embedding, arranged for `rotate`.
+    """Cosines and sines of the rotary position embedding, arranged for `kernels.rotate`.
 
     The two layouts differ in which channels form a pair: "half" pairs channel i with i + D/2 (Llama, Ouro), "interleaved"
     pairs 2i with 2i + 1 (Huginn). The sine carries the sign, so
@@ -76,18 +86,6 @@ class RotaryTable(nn.Module):
         return cos.unsqueeze(2).to(dtype), sin.unsqueeze(2).to(dtype)
 
 
-def rotate(
-    x: Float[Tensor, "batch sequence heads head"],
-    cos: Float[Tensor, "batch sequence 1 head"],
-    sin: Float[Tensor, "batch sequence 1 head"],
-    layout: str,
-) -> Float[Tensor, "batch sequence heads head"]:
-    """Rotary position embedding (arXiv 2104.09864, eq. 34) with the tables of `RotaryTable`."""
-    width = x.shape[-1]
-    partner = x.roll(width // 2, -1) if layout == "half" else x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return x * cos + partner * sin
-
-
 class Attention(nn.Module):
     """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and an optional cache.
 
@@ -100,15 +98,16 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         self.head_dim = config.head_dim
+        self.rope_layout = config.rope_layout
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = config.head_dim**-0.5
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
         bias = config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=bias != "none")
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=bias != "none")
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=bias in ("qkv", "all"))
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=bias == "all")
+        self.q_proj = Linear(config.hidden_size, queries, bias=bias != "none")
+        self.k_proj = Linear(config.hidden_size, keys, bias=bias != "none")
+        self.v_proj = Linear(config.hidden_size, keys, bias=bias in ("qkv", "all"))
+        self.o_proj = Linear(queries, config.hidden_size, bias=bias == "all")
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
@@ -127,20 +126,35 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(batch, sequence, -1, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q = rotate(q, *rotary, self.config.rope_layout).transpose(1, 2)
-        k = rotate(k, *rotary, self.config.rope_layout).transpose(1, 2)
+        q = kernels.rotate(q, *rotary, self.rope_layout).transpose(1, 2)
+        k = kernels.rotate(k, *rotary, self.rope_layout).transpose(1, 2)
         self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation or "sdpa", eager_attention)
-        attend = partial(attend, self, scaling=self.scaling, dropout=0.0, **kwargs)
         if isinstance(cache, RowsOfCache) and x.device.type == "cpu":
             masks = [None] * batch if mask is None else mask.expand(batch, -1, -1, -1).split(1)
             rows = cache.update_rows(k, v, slot)
-            mixed = torch.cat([attend(q[i : i + 1], *rows[i], masks[i])[0] for i in range(batch)])
+            mixed = torch.cat([self.attend(q[i : i + 1], *rows[i], masks[i], **kwargs) for i in range(batch)])
         else:
             if cache is not None:
                 k, v = cache.update(k, v, slot)
-            mixed, _ = attend(q, k, v, mask)
+            mixed = self.attend(q, k, v, mask, **kwargs)
         return self.o_proj(mixed.reshape(batch, sequence, -1))
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch heads sequence head"],
+        k: Float[Tensor, "batch groups length head"],
+        v: Float[Tensor, "batch groups length head"],
+        mask: Any,
+        **kwargs: Any,
+    ) -> Float[Tensor, "batch sequence heads head"]:
+        """softmax(q k^T / sqrt(D)) v by the attention function that the config names."""
+        implementation = self.config._attn_implementation or "sdpa"
+        if implementation == "sdpa" and not kwargs:
+            mixed = kernels.attend_one(q, k, v, mask, self.scaling)
+            if mixed is not None:
+                return mixed
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        return function(self, q, k, v, mask, scaling=self.scaling, dropout=0.0, **kwargs)[0]
 
 
 def eager_attention(
@@ -165,12 +179,16 @@ class GatedMLP(nn.Module):
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__()
         bias = config.mlp_bias
-        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        self.gate_up_proj = Linear(config.hidden_size, 2 * config.intermediate_size, bias=bias)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=bias)
         self.activation = ACT2FN[config.hidden_act]
+        self.swiglu = config.hidden_act == "silu"
 
     def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        gate, up = self.gate_up_proj(x).chunk(2, -1)
+        gate_up = self.gate_up_proj(x)
+        if self.swiglu:
+            return self.down_proj(kernels.swiglu(gate_up))
+        gate, up = gate_up.chunk(2, -1)
         return self.down_proj(self.activation(gate) * up)
 
 
@@ -204,5 +222,5 @@ class Block(GradientCheckpointingLayer):
         if self.placement == "peri":
             x = x + self.attention_post_norm(mixed)
             return x + self.mlp_post_norm(self.mlp(self.mlp_norm(x)))
-        x = self.attention_post_norm(mixed + x)
-        return self.mlp_post_norm(self.mlp(self.mlp_norm(x)) + x)
+        x = self.attention_post_norm(mixed, x)
+        return self.mlp_post_norm(self.mlp(self.mlp_norm(x)), x)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentweaver import kernels
 from latentweaver.models.config import RecurrentDepthConfig
 
 
@@ -54,7 +55,7 @@ class LinearInjection(Injection):
         self.weight.copy_(torch.cat([memory * identity, identity], -1))
 
     def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
-        return F.linear(torch.cat([state, anchor], -1), self.weight)
+        return kernels.linear(torch.cat([state, anchor], -1), self.weight)
 
 
 class AddInjection(Injection):
@@ -90,7 +91,7 @@ class DiagonalInjection(Injection):
     def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
         step = F.softplus(self.log_step)
         decay = torch.exp(-step * self.log_rate.exp())
-        return decay * state + step * F.linear(anchor, self.weight)
+        return decay * state + step * kernels.linear(anchor, self.weight)
 
 
 class NoInjection(Injection):

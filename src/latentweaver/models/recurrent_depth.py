@@ -29,7 +29,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from latentweaver.errors import InputError
 from latentweaver.halting import HaltingRule
-from latentweaver.models.blocks import Block, RMSNorm, RotaryTable
+from latentweaver.models.blocks import Block, Linear, RMSNorm, RotaryTable
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.cores import INJECTIONS, Injection, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
@@ -319,7 +319,7 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__(config)
         self.model = RecurrentDepthModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def begin(

@@ -21,6 +21,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from latentweaver.errors import InputError
 from latentweaver.halting import Fixed, HaltingRule
+from latentweaver.kernels import native
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.schedule import schedule
 from latentweaver.runtime.thinking import Watcher, think_for, think_until
@@ -83,7 +84,8 @@ class ThinkingGeneration:
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if isinstance(ids, Tensor) and ids.numel() == 0 and kwargs.get("inputs_embeds") is None:
             raise InputError("the prompt is empty; give at least one token")
-        return super().generate(*args, **kwargs)  # type: ignore[misc]
+        with native(self.device):  # type: ignore[attr-defined]
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

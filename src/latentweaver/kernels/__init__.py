@@ -1,0 +1,148 @@
+"""The operations a transformer block is made of, in plain torch, with a faster way for few rows on a CPU.
+
+Outside of `native()` every function here is the plain torch expression that its last line shows, bit for bit. Inside (which
+`generate` enters by itself) a call about at most `ROWS` tokens on a CPU goes to `few_rows.c`, compiled once on this machine
+and kept in the user's cache: the same numbers up to rounding, two to three times as fast. Without a C compiler, or on a
+processor without AVX2, nothing changes but the speed. LATENTWEAVER_NATIVE=0 forbids it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentweaver.kernels.library import library
+
+ROWS = 16
+"""Tokens up to which the native way is faster: the rows of one decoding step."""
+
+_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class _Local(threading.local):
+    """What `native()` sets, for its own thread."""
+
+    library: Any = None
+    threads: int = 1
+
+
+_local = _Local()
+
+
+@contextlib.contextmanager
+def native(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Use the compiled operations within this block, in this thread, where there are any; implies `torch.no_grad`."""
+    before = _local.library
+    _local.library, _local.threads = library() if torch.device(device).type == "cpu" else None, torch.get_num_threads()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _local.library = before
+
+
+def _fits(x: Tensor, *others: Tensor | None) -> Any:
+    """The compiled library, if it can take these: few rows of a CPU tensor in one piece, all of one type; else None."""
+    if _local.library is None or x.dtype not in _TYPES or not _plain(x, x.dtype):
+        return None
+    if x.numel() > ROWS * x.shape[-1] * (x.shape[-2] if x.dim() > 3 else 1):
+        return None
+    for other in others:
+        if other is not None and not _plain(other, x.dtype):
+            return None
+    return _local.library
+
+
+def _plain(x: Tensor, dtype: torch.dtype) -> bool:
+    return x.dtype is dtype and x.is_contiguous() and x.is_cpu and type(x) in _PLAIN
+
+
+def linear(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, "out"] | None = None) -> Float[Tensor, "... out"]:
+    """x W^T + b."""
+    out, width = weight.shape
+    if out > 2 and (fast := _fits(x, weight, bias)):
+        y = x.new_empty((*x.shape[:-1], out))
+        fast.linear(_TYPES[x.dtype], weight.data_ptr(), None, x.data_ptr(), _pointer(bias), y.data_ptr(), x.numel() // width, width, out, _local.threads)
+        return y
+    return F.linear(x, weight, bias)
+
+
+def rms_norm(
+    x: Float[Tensor, "... width"], weight: Float[Tensor, "width"], eps: float, residual: Float[Tensor, "... width"] | None = None
+) -> Float[Tensor, "... width"]:
+    """(x + residual) / rms(x + residual) * weight, normalised in float32 and cast back before the product."""
+    if fast := _fits(x, weight, residual):
+        width = x.shape[-1]
+        y = torch.empty_like(x)
+        fast.rms_norm(_TYPES[x.dtype], x.data_ptr(), _pointer(residual), weight.data_ptr(), y.data_ptr(), x.numel() // width, width, eps)
+        return y
+    if residual is not None:
+        x = x + residual
+    return F.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype) * weight
+
+
+def rotate(
+    x: Float[Tensor, "batch sequence heads head"],
+    cos: Float[Tensor, "#batch sequence 1 head"],
+    sin: Float[Tensor, "#batch sequence 1 head"],
+    layout: str,
+) -> Float[Tensor, "batch sequence heads head"]:
+    """Rotary position embedding (arXiv 2104.09864, eq. 34) with the tables of `RotaryTable`."""
+    batch, sequence, heads, width = x.shape
+    if (cos.shape[0] == batch or sequence == 1) and (fast := _fits(x, cos, sin)):
+        y = torch.empty_like(x)
+        table = width if cos.shape[0] == batch else 0
+        half = layout == "half"
+        fast.rotate(_TYPES[x.dtype], x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), batch * sequence, heads, width, half, table)
+        return y
+    partner = x.roll(width // 2, -1) if layout == "half" else x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * cos + partner * sin
+
+
+def swiglu(gate_up: Float[Tensor, "... 2*width"]) -> Float[Tensor, "... width"]:
+    """silu(gate) * up, the two side by side in `gate_up`."""
+    if fast := _fits(gate_up):
+        width = gate_up.shape[-1] // 2
+        y = gate_up.new_empty((*gate_up.shape[:-1], width))
+        fast.swiglu(_TYPES[gate_up.dtype], gate_up.data_ptr(), y.data_ptr(), y.numel() // width, width)
+        return y
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate) * up
+
+
+def attend_one(
+    q: Float[Tensor, "batch heads 1 head"],
+    k: Float[Tensor, "batch groups length head"],
+    v: Float[Tensor, "batch groups length head"],
+    mask: Any,
+    scaling: float,
+) -> Float[Tensor, "batch 1 heads head"] | None:
+    """softmax(q k^T * scaling) v for one query a row; None where there is no fast way."""
+    fast = _local.library
+    if fast is None or q.shape[2] != 1 or q.dtype not in _TYPES or not _plain(q, q.dtype) or k.dtype is not q.dtype or v.dtype is not q.dtype:
+        return None
+    batch, heads, _, width = q.shape
+    groups, length = k.shape[1:3]
+    strides = k.stride()
+    if strides[2:] != (width, 1) or v.stride() != strides:
+        return None
+    if mask is not None and not (isinstance(mask, Tensor) and _plain(mask, torch.bool) and mask.shape == (batch, 1, 1, length)):
+        return None
+    y = torch.empty((batch, 1, heads, width), dtype=q.dtype)
+    fast.attend(
+        _TYPES[q.dtype], q.data_ptr(), k.data_ptr(), v.data_ptr(), _pointer(mask), y.data_ptr(),
+        batch, heads, groups, length, width, strides[0], strides[1], scaling,
+    )  # fmt: skip
+    return y
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

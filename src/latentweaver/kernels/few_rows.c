@@ -1,0 +1,274 @@
+/* The operations of a transformer block for a few rows (a token each), at the speed of the memory that holds the weights.
+
+   A matrix product with few rows reads each weight once and does little with it. BLAS is tuned for many rows: it reads the
+   weights at 10 GB/s where the memory gives 25 to 30. Here a tile of neighbouring weight rows stays in registers while it
+   meets every row of x, and the next tile is fetched ahead. The weights are read where they lie: nothing is repacked or
+   copied, so nothing can be out of date. The other functions save what dozens of tiny framework calls cost.
+
+   Everything is computed in float32. `type` says how the values are stored. Compiled on the machine it runs on, for AVX-512 or AVX2. */
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FLOAT32, BFLOAT16, INT8 };
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* A tile is TALL rows of weights against up to WIDEST rows of x, as many sums as there are registers for. */
+enum { TALL = 3 };
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+enum { LANES = 16, WIDEST = 8 };
+#define from_int8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
+#define from_bfloat16(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
+#elif defined(__AVX2__)
+enum { LANES = 8, WIDEST = 4 };
+#define from_int8(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
+#define from_bfloat16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
+#else
+#error "needs AVX2"
+#endif
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+
+/* One value, or LANES of them, at place i of memory of that type. */
+
+INLINE float widened(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+INLINE float get(const void *from, long i, const int type) {
+    if (type == INT8) return ((const int8_t *)from)[i];
+    return type == FLOAT32 ? ((const float *)from)[i] : widened(((const uint16_t *)from)[i]);
+}
+
+INLINE void put(void *to, long i, float value, const int type) {
+    if (type == FLOAT32) {
+        ((float *)to)[i] = value;
+    } else { /* to the nearest, ties to even; a NaN stays one */
+        uint32_t bits;
+        memcpy(&bits, &value, 4);
+        ((uint16_t *)to)[i] = value != value ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    }
+}
+
+INLINE Vector load(const void *from, long i, const int type) {
+    if (type == INT8) return (Vector)from_int8((const int8_t *)from + i);
+    if (type == BFLOAT16) return (Vector)from_bfloat16((const uint16_t *)from + i);
+    Vector v;
+    memcpy(&v, (const float *)from + i, sizeof v);
+    return v;
+}
+
+INLINE float total(Vector v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+#endif
+}
+
+INLINE long size(const int type) { return type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1; }
+
+/* y[rows, out] = x[rows, in] w[out, in]^T * scale + bias ----------------------------------------------------------------- */
+
+typedef struct {
+    const void *w, *x, *bias;
+    const float *scale;
+    void *y;
+    long rows, in, out;
+} Product;
+
+/* TALL weight rows from `first` against WIDE rows of x from `row`. */
+
+INLINE void tile(const Product *p, long first, long row, const int stored, const int type, const int WIDE) {
+    const char *w = (const char *)p->w + first * p->in * size(stored);
+    const char *x = (const char *)p->x + row * p->in * size(type);
+    const long in = p->in, ahead = TALL * in;
+    Vector sum[TALL][WIDEST];
+    UNROLL for (int j = 0; j < TALL; j++) UNROLL for (int r = 0; r < WIDE; r++) sum[j][r] = (Vector){0};
+    long i = 0;
+#if defined(__AVX512BF16__)
+    if (stored == BFLOAT16 && type == BFLOAT16)
+        for (; i + 32 <= in; i += 32) {
+            __m512bh weight[TALL];
+            UNROLL for (int j = 0; j < TALL; j++) {
+                weight[j] = (__m512bh)_mm512_loadu_si512(w + (j * in + i) * 2);
+                __builtin_prefetch(w + (ahead + j * in + i) * 2, 0, 1);
+            }
+            UNROLL for (int r = 0; r < WIDE; r++) {
+                __m512bh value = (__m512bh)_mm512_loadu_si512(x + (r * in + i) * 2);
+                UNROLL for (int j = 0; j < TALL; j++) sum[j][r] = (Vector)_mm512_dpbf16_ps((__m512)sum[j][r], weight[j], value);
+            }
+        }
+#endif
+    for (; i + LANES <= in; i += LANES) {
+        Vector weight[TALL];
+        UNROLL for (int j = 0; j < TALL; j++) {
+            weight[j] = load(w, j * in + i, stored);
+            __builtin_prefetch(w + (ahead + j * in + i) * size(stored), 0, 1);
+        }
+        UNROLL for (int r = 0; r < WIDE; r++) {
+            Vector value = load(x, r * in + i, type);
+            UNROLL for (int j = 0; j < TALL; j++) sum[j][r] += weight[j] * value;
+        }
+    }
+    float sums[TALL][WIDEST];
+    UNROLL for (int j = 0; j < TALL; j++) UNROLL for (int r = 0; r < WIDE; r++) sums[j][r] = total(sum[j][r]);
+    for (int j = 0; j < TALL; j++)
+        for (int r = 0; r < WIDE; r++) {
+            float y = sums[j][r];
+            for (long k = i; k < in; k++) y += get(w, j * in + k, stored) * get(x, r * in + k, type);
+            if (p->scale) y *= p->scale[first + j];
+            if (p->bias) y += get(p->bias, first + j, type);
+            put(p->y, (row + r) * p->out + first + j, y, type);
+        }
+}
+
+INLINE void strip(const Product *p, long first, const int stored, const int type) {
+    long row = 0;
+    for (; row + WIDEST <= p->rows; row += WIDEST) tile(p, first, row, stored, type, WIDEST);
+    if (WIDEST > 4 && p->rows & 4) tile(p, first, row, stored, type, 4), row += 4;
+    if (p->rows & 2) tile(p, first, row, stored, type, 2), row += 2;
+    if (p->rows & 1) tile(p, first, row, stored, type, 1);
+}
+
+static void strip_float32(const Product *p, long first) { strip(p, first, FLOAT32, FLOAT32); }
+static void strip_bfloat16(const Product *p, long first) { strip(p, first, BFLOAT16, BFLOAT16); }
+static void strip_int8_float32(const Product *p, long first) { strip(p, first, INT8, FLOAT32); }
+static void strip_int8_bfloat16(const Product *p, long first) { strip(p, first, INT8, BFLOAT16); }
+
+/* `out` must be at least TALL; with a scale, w is INT8. */
+void linear(int type, const void *w, const float *scale, const void *x, const void *bias, void *y, long rows, long in, long out, int threads) {
+    const Product p = {w, x, bias, scale, y, rows, in, out};
+    void (*const strip)(const Product *, long) = type == FLOAT32 ? (scale ? strip_int8_float32 : strip_float32) : (scale ? strip_int8_bfloat16 : strip_bfloat16);
+    const long strips = (out + TALL - 1) / TALL;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (long s = 0; s < strips; s++) strip(&p, s < strips - 1 ? s * TALL : out - TALL); /* the last may repeat some of the one before */
+}
+
+/* y = (x + residual) / rms(x + residual) * weight ------------------------------------------------------------------------ */
+
+INLINE void norm_rows(const void *x, const void *residual, const void *weight, void *y, long rows, long width, float eps, const int type) {
+    float *sum = malloc(width * sizeof(float));
+    for (long r = 0; r < rows; r++) {
+        float squares = 0;
+        for (long i = 0; i < width; i++) {
+            sum[i] = get(x, r * width + i, type) + (residual ? get(residual, r * width + i, type) : 0);
+            squares += sum[i] * sum[i];
+        }
+        const float factor = 1 / sqrtf(squares / width + eps);
+        for (long i = 0; i < width; i++) put(y, r * width + i, sum[i] * factor * get(weight, i, type), type);
+    }
+    free(sum);
+}
+
+void rms_norm(int type, const void *x, const void *residual, const void *weight, void *y, long rows, long width, float eps) {
+    if (type == FLOAT32) norm_rows(x, residual, weight, y, rows, width, eps, FLOAT32);
+    else norm_rows(x, residual, weight, y, rows, width, eps, BFLOAT16);
+}
+
+/* y = x * cos + partner(x) * sin, for every head of every row ------------------------------------------------------------ */
+
+INLINE void rotate_rows(const void *x, const void *cos, const void *sin, void *y, long rows, long heads, long width, int half, long table, const int type) {
+    for (long r = 0; r < rows; r++)
+        for (long h = 0; h < heads; h++) {
+            const long at = (r * heads + h) * width, row = r * table;
+            if (half) {
+                for (long i = 0; i < width; i++) {
+                    const long partner = i < width / 2 ? i + width / 2 : i - width / 2;
+                    put(y, at + i, get(x, at + i, type) * get(cos, row + i, type) + get(x, at + partner, type) * get(sin, row + i, type), type);
+                }
+            } else {
+                for (long i = 0; i < width; i += 2) {
+                    const float a = get(x, at + i, type), b = get(x, at + i + 1, type);
+                    put(y, at + i, a * get(cos, row + i, type) + b * get(sin, row + i, type), type);
+                    put(y, at + i + 1, b * get(cos, row + i + 1, type) + a * get(sin, row + i + 1, type), type);
+                }
+            }
+        }
+}
+
+/* `table` is the width of a row of the tables, or 0 if all rows share one. */
+void rotate(int type, const void *x, const void *cos, const void *sin, void *y, long rows, long heads, long width, int half, long table) {
+    if (type == FLOAT32) rotate_rows(x, cos, sin, y, rows, heads, width, half, table, FLOAT32);
+    else rotate_rows(x, cos, sin, y, rows, heads, width, half, table, BFLOAT16);
+}
+
+/* y = silu(gate) * up, gate and up side by side in x ----------------------------------------------------------------------- */
+
+/* e^x by 2^n times a polynomial (Cephes), in arithmetic that compilers vectorise. */
+INLINE float exponential(float x) {
+    x = x < -87 ? -87 : x > 88 ? 88 : x;
+    const float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float e = 1.9875691500e-4f;
+    e = e * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * r * r + r + 1;
+    int32_t bits;
+    memcpy(&bits, &e, 4);
+    bits += (int32_t)n * (1 << 23);
+    memcpy(&e, &bits, 4);
+    return e;
+}
+
+INLINE void swiglu_rows(const void *x, void *y, long rows, long width, const int type) {
+    for (long r = 0; r < rows; r++)
+        for (long i = 0; i < width; i++) {
+            const float gate = get(x, 2 * r * width + i, type), up = get(x, (2 * r + 1) * width + i, type);
+            put(y, r * width + i, gate / (1 + exponential(-gate)) * up, type);
+        }
+}
+
+void swiglu(int type, const void *x, void *y, long rows, long width) {
+    if (type == FLOAT32) swiglu_rows(x, y, rows, width, FLOAT32);
+    else swiglu_rows(x, y, rows, width, BFLOAT16);
+}
+
+/* One query a row: y = softmax(q k^T * scaling) v ------------------------------------------------------------------------ */
+
+typedef struct {
+    long batch, heads, groups, length, width; /* groups: key/value heads */
+    long row, head;                           /* strides of keys and values; positions are `width` apart */
+    float scaling;
+} Shape;
+
+INLINE void attend_rows(const void *q, const void *k, const void *v, const uint8_t *mask, void *y, const Shape *s, const int type) {
+    const long width = s->width, length = s->length;
+    float *weight = malloc((length + 2 * width) * sizeof(float)), *query = weight + length, *mixed = query + width;
+    for (long b = 0; b < s->batch; b++)
+        for (long h = 0; h < s->heads; h++) {
+            const long at = (b * s->heads + h) * width, past = b * s->row + h / (s->heads / s->groups) * s->head;
+            float largest = -INFINITY, sum = 0;
+            for (long i = 0; i < width; i++) query[i] = get(q, at + i, type) * s->scaling, mixed[i] = 0;
+            for (long t = 0; t < length; t++) {
+                float score = 0;
+                for (long i = 0; i < width; i++) score += query[i] * get(k, past + t * width + i, type);
+                weight[t] = mask && !mask[b * length + t] ? -INFINITY : score;
+                largest = weight[t] > largest ? weight[t] : largest;
+            }
+            for (long t = 0; t < length; t++) sum += weight[t] = exponential(weight[t] - largest);
+            for (long t = 0; t < length; t++)
+                for (long i = 0; i < width; i++) mixed[i] += weight[t] * get(v, past + t * width + i, type);
+            for (long i = 0; i < width; i++) put(y, at + i, mixed[i] / sum, type);
+        }
+    free(weight);
+}
+
+/* `mask`, if there is one, is 1 where a row may look: [batch, length]. */
+void attend(int type, const void *q, const void *k, const void *v, const uint8_t *mask, void *y, long batch, long heads, long groups, long length,
+            long width, long row, long head, float scaling) {
+    const Shape s = {batch, heads, groups, length, width, row, head, scaling};
+    if (type == FLOAT32) attend_rows(q, k, v, mask, y, &s, FLOAT32);
+    else attend_rows(q, k, v, mask, y, &s, BFLOAT16);
+}
