@@ -30,23 +30,30 @@ _HOME = {
     "RecurrentDepthConfig": "latentweaver.models.config",
     "RecurrentDepthModel": "latentweaver.models.recurrent_depth",
     "RecurrentDepthForCausalLM": "latentweaver.models.recurrent_depth",
+    "continuous_thought": "latentweaver.models.continuous_thought",
+    "ContinuousThoughtConfig": "latentweaver.models.continuous_thought_config",
+    "ContinuousThoughtForCausalLM": "latentweaver.models.continuous_thought",
     "LoopCache": "latentweaver.runtime.cache",
     "think_for": "latentweaver.runtime.thinking",
     "think_until": "latentweaver.runtime.thinking",
+    "record": "latentweaver.inspect.recorder",
     "LatentweaverError": "latentweaver.errors",
     "InputError": "latentweaver.errors",
     "CheckpointError": "latentweaver.errors",
 }
-_MODULES = ("halting",)
+_MODULES = ("halting", "inspect")
 
 __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
-    from latentweaver import halting
+    from latentweaver import halting, inspect
     from latentweaver.checkpoints.loading import load, load_tokenizer, save
     from latentweaver.checkpoints.retrofit import retrofit
     from latentweaver.errors import CheckpointError, InputError, LatentweaverError
+    from latentweaver.inspect.recorder import record
     from latentweaver.models.config import RecurrentDepthConfig
+    from latentweaver.models.continuous_thought import ContinuousThoughtForCausalLM, continuous_thought
+    from latentweaver.models.continuous_thought_config import ContinuousThoughtConfig
     from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM, RecurrentDepthModel
     from latentweaver.runtime.cache import LoopCache
     from latentweaver.runtime.thinking import think_for, think_until

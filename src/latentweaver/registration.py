@@ -13,12 +13,13 @@ import importlib
 import wrapt
 
 _OURS = {
-    "transformers.models.auto.configuration_auto": "latentweaver.models.config",
-    "transformers.models.auto.modeling_auto": "latentweaver.models.recurrent_depth",
+    "transformers.models.auto.configuration_auto": ("config", "continuous_thought_config"),
+    "transformers.models.auto.modeling_auto": ("recurrent_depth", "continuous_thought"),
 }
 
 
 def register() -> None:
     """Have our models known to the Auto classes as soon as these are there."""
     for theirs, ours in _OURS.items():
-        wrapt.register_post_import_hook(lambda _, module=ours: importlib.import_module(module), theirs)
+        for name in ours:
+            wrapt.register_post_import_hook(lambda _, name=name: importlib.import_module(f"latentweaver.models.{name}"), theirs)
