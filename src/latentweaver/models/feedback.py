@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from latentweaver.models.cores import noise_like
 
