@@ -1,0 +1,48 @@
+"""Looking inside: record a model's thoughts and say, with evidence, how they move, what they hold and whether it matters.
+
+    trajectory = lw.record(model, input_ids, steps=128)
+    labels = lw.inspect.label(trajectory)
+
+trajectory, recorder  the states of every step
+dynamics, labels      how a path moves: quantities, and names for it with their evidence
+rotation              is there an orbit, and of what period
+interventions         replay, extend, kick, reseed: what only the owner of the map can ask
+spectra               eigenvalues, singular values, Lyapunov exponents, matrix-free
+lens, bank            what the model would have said at each step
+separability, probes, information   what a state holds
+patching              whether it is used
+
+numpy is imported with this package; scipy, scikit-learn and pandas only by the functions that use them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Trajectory": "trajectory",
+    "record": "recorder",
+    "Recorder": "recorder",
+    "Dynamics": "dynamics",
+    "measure": "dynamics",
+    "Rotation": "rotation",
+    "Label": "labels",
+    "Labels": "labels",
+    "label": "labels",
+    "label_path": "labels",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'latentweaver.inspect' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"latentweaver.inspect.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

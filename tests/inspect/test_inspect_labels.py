@@ -1,0 +1,227 @@
+"""Labels tell the truth about dynamics that are known by construction, and see nothing in noise.
+
+The numbers in square brackets are the experiments of the project's verification plan (V1 to V10).
+"""
+
+import math
+
+import numpy as np
+import planted
+import pytest
+from planted import GOLDEN, NULLS, circle, contraction, cycle, embed, helix, slider
+
+import latentweaver as lw
+from latentweaver.inspect import label_path, labels, measure
+from latentweaver.inspect.labels import ROTATIONS
+
+T = 128
+
+
+def draws(count, seed):
+    return [np.random.default_rng([seed, i]) for i in range(count)]
+
+
+def names(make, count=10, seed=1, **options):
+    return [str(label_path(make(rng), **options)) for rng in draws(count, seed)]
+
+
+def share(make, wanted, count=10, seed=1):
+    return np.mean([name == wanted for name in names(make, count, seed)])
+
+
+class TestSettling:
+    @pytest.mark.parametrize("rho", [0.5, 0.8, -0.8])
+    def test_a_fast_contraction_is_a_fixed_point(self, rho):  # [V1]
+        assert share(lambda rng: embed(contraction(rho, T, rng), rng, offset=1), "fixed_point") == 1
+
+    @pytest.mark.parametrize("rho", [0.97, 0.99, -0.97])
+    @pytest.mark.parametrize("offset", [0, 1, 30])
+    def test_a_slow_one_is_converging_and_never_a_slider(self, rho, offset):  # [V1]
+        assert share(lambda rng: embed(contraction(rho, T, rng), rng, offset=offset), "converging") == 1
+
+    @pytest.mark.parametrize("rho", [0.5, 0.8, 0.97, 0.99, -0.8])
+    def test_the_rate_is_within_a_hundredth(self, rho):  # [V1]
+        for rng in draws(5, 2):
+            assert measure(embed(contraction(rho, 64, rng), rng)).rate == pytest.approx(abs(rho), rel=0.01)
+
+    @pytest.mark.parametrize("rho", [0.96, 0.98])
+    def test_a_spiral_converges(self, rho):
+        assert share(lambda rng: embed(circle(2 * math.pi / 10, T, rng, rho), rng, offset=3), "converging") == 1
+
+    def test_what_remains_is_right(self):
+        rng = np.random.default_rng(0)
+        path = embed(contraction(0.97, T, rng), rng)
+        assert measure(path).remaining == pytest.approx(np.linalg.norm(path[-1]), rel=0.02)
+
+    def test_a_far_start_does_not_make_a_slow_approach_look_finished(self):
+        def leap(rng):
+            path = embed(contraction(0.98, T, rng), rng, offset=1)
+            path[0] *= 1e4
+            return path
+
+        assert share(leap, "converging") == 1
+
+    def test_roundings_are_not_motion(self):  # [V6]
+        path = rounding_cycle()
+        assert label_path(path, "bfloat16").name == "fixed_point"
+        assert label_path(fine_contraction()).name == "fixed_point"
+
+    def test_without_the_floor_roundings_are_motion(self, monkeypatch):  # [V6, mutation]
+        monkeypatch.setattr(labels, "ROUNDINGS", 0)
+        assert label_path(rounding_cycle(), "bfloat16").name != "fixed_point"
+
+    def test_the_last_state_is_no_fixed_point(self):  # [V10]
+        for rng in draws(10, 3):
+            assert label_path(planted.walk(T, rng)).name == "wander"
+            assert label_path(embed(slider(T, rng), rng)).name == "slider"
+
+
+def rounding_cycle():
+    """A rotation that contracts towards a far point, its state kept in bfloat16: it ends in a cycle of roundings."""
+    import torch
+
+    torch.manual_seed(0)
+    width = 64
+    angle = torch.tensor(2 * math.pi / 5)
+    turn = 0.9 * torch.block_diag(*[torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])] * (width // 2))
+    target = 100 + torch.randn(width)
+    x, path = torch.randn(width).bfloat16(), []
+    for _ in range(T + 1):
+        path.append(x.float().numpy())
+        x = (target + turn @ (x.float() - target) + 0.4 * torch.randn(width).sign()).bfloat16()
+    return np.array(path)
+
+
+def fine_contraction():
+    rng = np.random.default_rng(0)
+    return embed(circle(2 * math.pi / 5, T, rng, 0.9), rng, offset=100)
+
+
+class TestGoingRound:
+    @pytest.mark.parametrize("k", [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17, 23])
+    @pytest.mark.parametrize("noise", [0, 0.05])
+    def test_exact_periods(self, k, noise):  # [V2]
+        assert share(lambda rng: embed(circle(2 * math.pi / k, T, rng), rng, noise=noise, offset=3), f"orbit({k})") == 1
+
+    @pytest.mark.parametrize("k", [3, 7, 12])
+    def test_far_from_zero_in_many_dimensions(self, k):  # [V2]
+        assert share(lambda rng: embed(circle(2 * math.pi / k, T, rng), rng, 512, 0.05, 100), f"orbit({k})") == 1
+
+    def test_turning_more_than_once_a_period(self):
+        assert share(lambda rng: embed(circle(2 * math.pi * 3 / 8, T, rng), rng, noise=0.05), "orbit(8)") == 1
+
+    @pytest.mark.parametrize("k", [3, 5, 8, 12, 15])
+    def test_cycles_of_any_shape(self, k):
+        assert share(lambda rng: embed(cycle(k, T, rng), rng, noise=0.01), f"orbit({k})", count=20) >= 0.95
+
+    def test_two_cycles_at_once(self):
+        def both(rng):
+            return embed(np.concatenate([circle(2 * math.pi / 3, T, rng), 0.6 * circle(2 * math.pi / 4, T, rng)], 1), rng, noise=0.02)
+
+        assert share(both, "orbit(12)") == 1
+
+    def test_the_angle_is_within_three_errors(self):  # [V2]
+        off = []
+        for rng in draws(60, 4):
+            theta = rng.uniform(0.4, 3.0)
+            found = measure(embed(circle(theta, T, rng), rng, noise=0.05)).rotation
+            off.append(abs(found.theta - theta) / found.error)
+        assert np.mean(np.array(off) < 3) >= 0.95
+
+    def test_golden_rotation_has_no_period(self):  # [V3]
+        found = [label_path(embed(circle(GOLDEN, T, rng), rng, noise=0.05)) for rng in draws(40, 5)]
+        assert np.mean([one.name == "quasi_orbit" for one in found]) >= 0.95
+        golden = 2 * math.pi / (2 * math.pi - GOLDEN)
+        assert np.mean([abs(one.period - golden) < 3 * one.period_error for one in found]) >= 0.95
+
+    def test_a_torus_and_a_broken_period_have_none(self):
+        def torus(rng):
+            return embed(np.concatenate([circle(GOLDEN, T, rng), 0.6 * circle(1.1, T, rng)], 1), rng, noise=0.02)
+
+        assert share(torus, "quasi_orbit") == 1
+        assert share(lambda rng: embed(circle(2 * math.pi / 20.3, T, rng), rng, noise=0.05), "quasi_orbit") == 1
+
+    def test_a_short_record_says_so(self):  # [V3]
+        for rng in draws(10, 6):
+            one = label_path(embed(circle(GOLDEN, 64, rng), rng, noise=0.05))
+            assert (one.name, one.candidate, one.confidence) == ("undetermined", "quasi_orbit", "low")
+            assert "short" in one.flags
+
+    @pytest.mark.parametrize(("r", "wanted"), [(2.8, "fixed_point"), (3.2, "orbit(2)"), (3.5, "orbit(4)"), (3.83, "orbit(3)"), (3.9, "wander"), (4.0, "wander")])
+    def test_logistic_map(self, r, wanted):  # [V7]
+        assert share(lambda rng: embed(planted.logistic(r, T, rng), rng, 8), wanted) == 1
+
+    def test_chaos_is_told_from_noise(self):  # [V7]
+        for rng in draws(10, 7):
+            one = label_path(embed(planted.henon(T, rng), rng))
+            assert one.name == "wander"
+            assert "rule" in one.reasons[1]
+            assert "noise" in label_path(planted.white(T, rng)).reasons[1]
+
+    def test_a_record_of_the_layers_is_refused(self):  # [V9]
+        rng = np.random.default_rng(0)
+        layers = rng.normal(size=(4, 16))
+        states = np.concatenate([layers * (1 + 0.5 * 0.6**t) for t in range(T + 1)])
+        with pytest.raises(lw.InputError, match="one point of the cycle"):
+            label_path(states, points_per_step=4)
+        for layer in range(4):
+            assert label_path(states[layer::4]).name == "fixed_point"
+
+
+class TestSliding:
+    @pytest.mark.parametrize("options", [{}, {"curve": 0.3}])
+    @pytest.mark.parametrize("noise", [0, 0.05, 0.3])
+    def test_sliders(self, options, noise):  # [V4]
+        assert share(lambda rng: embed(slider(T, rng, **options), rng, noise=noise, offset=20), "slider") == 1
+
+    def test_the_direction_is_right(self):  # [V4]
+        for rng in draws(10, 8):
+            u = rng.normal(size=32)
+            path = np.arange(T + 1)[:, None] * u + 0.1 * rng.normal(size=(T + 1, 32))
+            assert abs(measure(path).rotation.drift_direction @ u) / np.linalg.norm(u) > 0.99
+
+    @pytest.mark.parametrize("period", [3, 7, 11.3])
+    def test_a_helix_has_a_period_and_a_drift(self, period):  # [V4]
+        for rng in draws(10, 9):
+            one = label_path(embed(helix(period, T, rng), rng, noise=0.05))
+            assert one.name == "helix"
+            assert abs(one.period - period) < max(4 * one.period_error, 0.01)
+            assert one.evidence.rotation.drift == pytest.approx(0.3 * 64, rel=0.05)
+
+    def test_a_walk_with_a_bias_is_no_slider(self):
+        def biased(rng):
+            return (0.5 + rng.normal(size=(T + 1, 16))).cumsum(0)
+
+        assert share(biased, "wander") == 1
+
+
+class TestNothing:
+    @pytest.mark.parametrize("null", NULLS)
+    def test_few_false_orbits(self, null):  # [V5]
+        false_orbits(null, 100)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("null", NULLS)
+    def test_at_most_one_false_orbit_in_a_hundred(self, null):  # [V5]
+        false_orbits(null, 3000)
+
+    def test_what_a_walk_looks_like_in_its_principal_components(self):  # trap A
+        path = planted.walk(T, np.random.default_rng(0), 4096)
+        centred = path - path.mean(0)
+        variance = np.linalg.svd(centred, compute_uv=False) ** 2
+        assert (variance / variance.sum())[:3] == pytest.approx([0.608, 0.152, 0.068], abs=0.02)
+        assert label_path(path).name == "wander"
+
+
+def false_orbits(null, count):
+    widths = [1, 2, 4, 16, 64, 256]
+    wrong = sum(label_path(NULLS[null](T, rng, widths[i % 6])).name in ROTATIONS for i, rng in enumerate(draws(count, 10)))
+    print(f"{null}: {wrong} false orbits in {count}")
+    assert wrong <= 0.01 * count
+
+
+@pytest.mark.slow
+def test_exact_periods_in_a_thousand_draws():  # [V2]
+    right = [str(label_path(embed(circle(2 * math.pi / k, T, rng), rng, noise=0.05))) == f"orbit({k})" for k in range(2, 13) for rng in draws(100, k)]
+    print(f"exact periods: {np.mean(right):.4f} of {len(right)}")
+    assert np.mean(right) >= 0.99
