@@ -154,6 +154,14 @@ class TestFeedback:
         thought = model.think(model.think(model.begin(PROMPT[:1])))
         torch.testing.assert_close(model.read(thought).logits[0, 0], plain, rtol=1e-4, atol=1e-4)
 
+    def test_pause_in_several_passes_is_pause_in_one(self, base: PreTrainedModel) -> None:
+        """So whatever a run finds between the two is noise of training."""
+        ids = torch.tensor([[5, 6, 61, 63, 63, 63, 62, 9], [5, 6, 7, 61, 63, 62, 9, 0]])
+        one, several = (lw.continuous_thought(base, feedback="pause", pause_passes=p, **MARKERS) for p in ("one", "several"))
+        torch.testing.assert_close(one(ids).logits, several(ids).logits, rtol=1e-4, atol=1e-4)
+        other = lw.continuous_thought(base, **MARKERS)(ids).logits
+        assert not torch.allclose(one(ids).logits[:, -1], other[:, -1], atol=1e-2)
+
     def test_soft_with_one_token_is_greedy_decoding(self, base: PreTrainedModel) -> None:
         model = lw.continuous_thought(base, feedback="soft", soft_top_k=1)
         thought = model.begin(PROMPT[:1])

@@ -183,7 +183,8 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         """
         mask = _mask(attention_mask, input_ids)
         embeds = self.get_input_embeddings()(input_ids)
-        layout = Layout.of(input_ids, mask, self.config.latent_token_id)
+        one_pass = self.config.feedback == "pause" and self.config.pause_passes == "one"
+        layout = None if one_pass else Layout.of(input_ids, mask, self.config.latent_token_id)
         if layout is None:
             hidden, memory = read_on(self.base, embeds, mask)
             return Trace(hidden, embeds, memory)

@@ -22,6 +22,8 @@ class ContinuousThoughtConfig(PreTrainedConfig):
         start_token_id: a token put after the prompt, before the first thought; None for none.
         end_token_id: a token put after the last thought, at which the answer is read; None for none.
         projection_size: inner width of the projection; None for the decoder's width.
+        pause_passes: "one" or "several" passes for pause tokens. A causal decoder gives the same numbers either way; several cost
+            what thoughts cost.
         soft_temperature: of a soft token's probabilities.
         soft_top_k: how many tokens a soft token mixes.
         soft_noise: how much Gumbel noise is added to a soft token's logits.
@@ -39,6 +41,7 @@ class ContinuousThoughtConfig(PreTrainedConfig):
         start_token_id: int | None = None,
         end_token_id: int | None = None,
         projection_size: int | None = None,
+        pause_passes: str = "one",
         soft_temperature: float = 1.0,
         soft_top_k: int = 15,
         soft_noise: float = 0.0,
@@ -55,6 +58,7 @@ class ContinuousThoughtConfig(PreTrainedConfig):
         self.start_token_id = start_token_id
         self.end_token_id = end_token_id
         self.projection_size = projection_size
+        self.pause_passes = pause_passes
         self.soft_temperature = soft_temperature
         self.soft_top_k = soft_top_k
         self.soft_noise = soft_noise
@@ -71,6 +75,8 @@ class ContinuousThoughtConfig(PreTrainedConfig):
             raise InputError(f"feedback must be one of {', '.join(FEEDBACK_NAMES)}; got {self.feedback!r}")
         if self.feedback == "pause" and self.latent_token_id is None:
             raise InputError("feedback 'pause' feeds the latent token's embedding, so latent_token_id must be given")
+        if self.pause_passes not in ("one", "several"):
+            raise InputError(f"pause_passes must be 'one' or 'several', got {self.pause_passes!r}")
         if self.num_steps < 1:
             raise InputError(f"num_steps must be at least 1, got {self.num_steps}")
         if not self.soft_temperature > 0:

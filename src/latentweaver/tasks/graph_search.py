@@ -1,0 +1,161 @@
+"""Search in a graph, written in symbols: which of two nodes can be reached from the root?
+
+    3 7 | 0 3 | 7 5 | ... [Q] 5 9 [R] 0 <thoughts> -> the next node, or [A] 5
+
+The task of "Reasoning by superposition" (arXiv 2505.12514). Every node is a token; identities are drawn anew for every sample,
+so nothing can be learned by heart and nothing leaks from the numbering. One token of a sample is supervised:
+
+    stage k < hops     k thoughts, then a node at depth k + 1 on a shortest path: "where could you be by now?"
+    the last stage     as many thoughts as hops, then [A], then the candidate
+
+The two candidates are equally far from their roots, so neither in-degree nor depth tells them apart (`graphs.shortcut_floors`).
+
+Methods on the same samples: "thoughts" (continuous, or pause tokens if the model feeds those back), "cot" (the path as text) and
+"none" (the answer at once). `warm_up` asks for children of many nodes in one sequence: the edge-copying circuit is the
+bottleneck of all of them, and dense one-hop questions are the cheap cure.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Literal
+
+from latentweaver.errors import InputError
+from latentweaver.tasks.graphs import Graph, GraphMaker, permuted
+from latentweaver.tasks.token_batch import IGNORED, Row, TokenBatch
+
+Method = Literal["thoughts", "cot", "none"]
+
+
+@dataclass(frozen=True)
+class GraphSearch:
+    """The task.
+
+    Attributes:
+        maker: what the graphs are like.
+        names: how many nodes have a token; at least as many as a graph has.
+    """
+
+    maker: GraphMaker = field(default_factory=lambda: GraphMaker(nodes=12, hops=(3, 3), edges=14, matched=True))
+    names: int = 12
+
+    def __post_init__(self) -> None:
+        if self.maker.hops[0] != self.maker.hops[1]:
+            raise InputError(f"all graphs need the same number of hops, got {self.maker.hops}")
+        if self.names < self.maker.nodes:
+            raise InputError(f"names must be at least {self.maker.nodes}, the number of nodes, got {self.names}")
+
+    @property
+    def hops(self) -> int:
+        return self.maker.hops[0]
+
+    # the tokens after the nodes
+    @property
+    def separator(self) -> int:
+        return self.names
+
+    @property
+    def question(self) -> int:
+        return self.names + 1
+
+    @property
+    def root(self) -> int:
+        return self.names + 2
+
+    @property
+    def answer(self) -> int:
+        return self.names + 3
+
+    @property
+    def latent(self) -> int:
+        return self.names + 4
+
+    @property
+    def vocabulary(self) -> int:
+        return self.names + 5
+
+    def draw(self, rng: random.Random) -> Graph:
+        """A graph with identities drawn anew."""
+        return permuted(self.maker.draw(rng), rng, self.names)
+
+    def edges(self, graph: Graph, rng: random.Random) -> list[int]:
+        """The edges as tokens, in random order; some stand there twice, so that all graphs are equally long."""
+        edges = list(graph.edges)
+        edges += rng.choices(edges, k=self.maker.edges - len(edges))
+        rng.shuffle(edges)
+        return [token for a, b in edges for token in (a, b, self.separator)]
+
+    def prompt(self, graph: Graph, rng: random.Random) -> list[int]:
+        """The graph and the question, up to the root's name."""
+        candidates = [graph.target, graph.distractor]
+        rng.shuffle(candidates)
+        return [*self.edges(graph, rng), self.question, *candidates, self.root, graph.root]
+
+    def sample(self, graph: Graph, method: Method, stage: int, rng: random.Random) -> Row:
+        """Tokens and labels of a training sample. `stage` is at most `hops`, and matters to "thoughts" only."""
+        path = rng.choice(graph.shortest_paths())
+        prompt = self.prompt(graph, rng)
+        if method == "cot":
+            said = [*path[1:], self.answer, graph.target]
+            return prompt + said, [IGNORED] * len(prompt) + said
+        if method == "none" or stage == self.hops:
+            prompt = prompt + [self.latent] * (stage if method == "thoughts" else 0) + [self.answer]
+            said = graph.target
+        else:
+            prompt = prompt + [self.latent] * stage
+            said = path[stage + 1]
+        return [*prompt, said], [*[IGNORED] * len(prompt), said]
+
+    def warm_up(self, graph: Graph, rng: random.Random, questions: int = 8) -> Row:
+        """Children of random nodes: `[R] v -> child`, many in one sequence."""
+        ids = self.edges(graph, rng)
+        labels = [IGNORED] * len(ids)
+        inner = [node for node in range(len(graph.children)) if graph.children[node]]
+        for node in rng.choices(inner, k=questions):
+            child = rng.choice(graph.children[node])
+            ids += [self.root, node, child]
+            labels += [IGNORED, IGNORED, child]
+        return ids, labels
+
+
+@dataclass(frozen=True)
+class SearchStream:
+    """Training batches: batch i depends on (seed, i) alone.
+
+    Attributes:
+        task: the task.
+        graphs: a pool of graphs to draw from; identities, order and candidates are drawn anew every time.
+        method: "thoughts", "cot" or "none".
+        batch_size: samples in a batch.
+        warm_up: so many batches of one-hop questions come first.
+        stages: after the warm-up, stage s begins at batch `stages[s]`.
+        earlier: share of the samples that are from an earlier stage.
+        seed: another seed, other samples.
+    """
+
+    task: GraphSearch
+    graphs: list[Graph]
+    method: Method
+    batch_size: int = 128
+    warm_up: int = 0
+    stages: tuple[int, ...] = (0,)
+    earlier: float = 0.1
+    seed: int = 0
+
+    def stage(self, index: int) -> int:
+        """The stage of the batch with that number after the warm-up."""
+        return max(stage for stage, begin in enumerate(self.stages) if index >= begin)
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        rng = random.Random(f"{self.seed} {index}")
+        task, rows = self.task, []
+        stage = self.stage(max(index - self.warm_up, 0))
+        for _ in range(self.batch_size):
+            graph = permuted(rng.choice(self.graphs), rng, task.names)
+            if index < self.warm_up:
+                rows.append(task.warm_up(graph, rng))
+            else:
+                now = rng.randrange(stage) if stage and rng.random() < self.earlier else stage
+                rows.append(task.sample(graph, self.method, now, rng))
+        return TokenBatch.of(rows, task.latent)
