@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from latentweaver import kernels
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.runtime.cache import RowsOfCache
+from latentweaver.runtime.slots import Pass
 
 
 class Linear(nn.Linear):
@@ -129,7 +130,9 @@ class Attention(nn.Module):
         q = kernels.rotate(q, *rotary, self.rope_layout).transpose(1, 2)
         k = kernels.rotate(k, *rotary, self.rope_layout).transpose(1, 2)
         self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
-        if isinstance(cache, RowsOfCache) and x.device.type == "cpu":
+        if isinstance(cache, Pass):
+            mixed = cache.attend(self.attend, q, k, v, slot)
+        elif isinstance(cache, RowsOfCache) and x.device.type == "cpu":
             masks = [None] * batch if mask is None else mask.expand(batch, -1, -1, -1).split(1)
             rows = cache.update_rows(k, v, slot)
             mixed = torch.cat([self.attend(q[i : i + 1], *rows[i], masks[i], **kwargs) for i in range(batch)])
@@ -163,6 +166,8 @@ def eager_attention(
     """softmax(q k^T / sqrt(D)) v, spelled out; what "eager" means to transformers (additive mask, softmax in float32)."""
     k, v = repeat_kv(k, module.num_key_value_groups), repeat_kv(v, module.num_key_value_groups)
     scores = q @ k.transpose(2, 3) * scaling
+    if mask is None and module.is_causal and q.shape[2] > 1:  # as the other attention functions understand it
+        mask = torch.full(scores.shape[2:], torch.finfo(scores.dtype).min, dtype=scores.dtype, device=scores.device).triu(1)
     if mask is not None:
         scores = scores + mask
     weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)

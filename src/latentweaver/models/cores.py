@@ -113,7 +113,7 @@ def noise_like(
     embedding: Float[Tensor, "batch sequence width"],
     positions: Int[Tensor, "batch sequence"],
     std: float,
-    seed: int,
+    seed: int | Int[Tensor, "batch"],
     copies: Int[Tensor, "batch"] | None = None,
 ) -> Float[Tensor, "batch sequence width"]:
     """Normal noise, cut at three standard deviations, that depends on the request and not on its neighbours.
@@ -121,9 +121,9 @@ def noise_like(
     Every number is a hash of (seed, position, the position's own embedding, copy, channel), turned into a normal one by the
     inverse of its distribution: a counter-based generator (Salmon et al. 2011), not a stream. So the noise of a token is
     the same alone or in a batch, padded on either side, with a cache or without, on a CPU or a GPU; and a restored
-    Thought needs no generator state. `copies` (see `copies_of`) keeps equal rows apart.
+    Thought needs no generator state. Rows may have a seed each. `copies` (see `copies_of`) keeps equal rows apart.
     """
-    key = _mix(token_hash(embedding) + _mix(positions.long() + _mix(torch.tensor(seed, device=embedding.device))))
+    key = _mix(token_hash(embedding) + _mix(positions.long() + _mix(torch.as_tensor(seed, device=embedding.device).view(-1, 1))))
     key = _mix(key + (0 if copies is None else copies[:, None]))
     channel = torch.arange(embedding.shape[-1], device=embedding.device)
     number = _mix(key[..., None] + channel * -7046029254386353131)

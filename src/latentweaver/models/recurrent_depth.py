@@ -34,6 +34,7 @@ from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.cores import INJECTIONS, Injection, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.generation import ThinkingGeneration, dial
+from latentweaver.runtime.slots import Pass, Slots
 from latentweaver.runtime.thinking import think_until
 from latentweaver.thought import Readout, Thought
 
@@ -140,7 +141,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             raise InputError(f"the input is {past + sequence} tokens long, the model's context is {limit} (max_position_embeddings)")
         # transformers takes position_ids that start anew within a row for packed sequences, and keeps them apart
         packed = position_ids if attention_mask is None and past == 0 and batch == 1 else None
-        mask = create_causal_mask(self.config, inputs_embeds, attention_mask, cache, packed)
+        # a Pass knows whose keys each row may see
+        mask = None if isinstance(cache, Pass) else create_causal_mask(self.config, inputs_embeds, attention_mask, cache, packed)
         if isinstance(cache, LoopCache):
             cache.extend(sequence, batch)
         rotary = self.rotary(position_ids, inputs_embeds.dtype)
@@ -159,7 +161,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         """
         anchor = thought.anchor
         step = 0
-        if thought.cache is not None:
+        if thought.cache is not None and not isinstance(thought.cache, Pass):  # which knows each row's step itself
             step = int(thought.step[0, 0])
             if (thought.step != step).any():
                 raise InputError(
@@ -296,8 +298,10 @@ _ATTENTION_KWARGS = {
 """Keyword arguments of transformers that are meant for the attention function."""
 
 
-def seed_of(generator: torch.Generator | int | None) -> int:
-    """A seed: drawn from a generator, given as a number, or 0."""
+def seed_of(generator: torch.Generator | int | Tensor | None) -> int | Tensor:
+    """A seed: drawn from a generator, given as a number (or one for each row), or 0."""
+    if isinstance(generator, Tensor):
+        return generator
     if isinstance(generator, torch.Generator):
         return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     return 0 if generator is None else int(generator)
@@ -337,9 +341,10 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
         """One latent step. See `RecurrentDepthModel.think`."""
         return self.model.think(thought)
 
-    def read(self, thought: Thought, logits_to_keep: int = 0) -> Readout:
-        """What the model would say if it stopped now, at every position, or at the last `logits_to_keep` ones."""
+    def read(self, thought: Thought, logits_to_keep: int = 0, rows: Int[Tensor, "some"] | None = None) -> Readout:
+        """What the model would say if it stopped now, at every position, or at the last `logits_to_keep` ones, or for `rows` only."""
         hidden = self.model.hidden(thought)[:, -logits_to_keep:]
+        hidden = hidden if rows is None else hidden[rows]
         return Readout(logits=self.lm_head(hidden).float(), hidden=hidden)
 
     @property
@@ -352,6 +357,22 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
     def new_cache(self, policy: Any = "full", capacity: int = 64) -> LoopCache:
         """An empty cache of this model's shape; `policy` as in `LoopCache`."""
         return self.model.new_cache(policy, capacity)
+
+    def new_slots(self, *, slots: int, capacity: int, max_steps: int, policy: Any = "full") -> Slots:
+        """Room for the keys of several requests at once; arguments as in `Slots`."""
+        config = self.config
+        return Slots(
+            config.prelude_layers + config.coda_layers,
+            config.core_layers,
+            config.num_key_value_heads,
+            config.head_dim,
+            slots=slots,
+            capacity=capacity,
+            max_steps=max_steps,
+            policy=policy,
+            dtype=self.dtype,
+            device=self.device,
+        )
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules by role; a tied head is listed, and is the embedding's matrix once more."""
