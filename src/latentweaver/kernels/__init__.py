@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentweaver.kernels import whole_block
 from latentweaver.kernels.library import library
 
 ROWS = 16
@@ -32,6 +33,7 @@ class _Local(threading.local):
 
     library: Any = None
     threads: int = 1
+    blocks: dict[int, Any] = {}  # noqa: RUF012 (replaced, never changed in place)
 
 
 _local = _Local()
@@ -40,13 +42,14 @@ _local = _Local()
 @contextlib.contextmanager
 def native(device: torch.device | str = "cpu") -> Iterator[None]:
     """Use the compiled operations within this block, in this thread, where there are any; implies `torch.no_grad`."""
-    before = _local.library
+    before, blocks = _local.library, _local.blocks
+    _local.blocks = {}
     _local.library, _local.threads = library() if torch.device(device).type == "cpu" else None, torch.get_num_threads()
     try:
         with torch.no_grad():
             yield
     finally:
-        _local.library = before
+        _local.library, _local.blocks = before, blocks
 
 
 def _fits(x: Tensor, *others: Tensor | None) -> Any:
@@ -140,6 +143,36 @@ def attend_one(
     fast.attend(
         _TYPES[q.dtype], q.data_ptr(), k.data_ptr(), v.data_ptr(), _pointer(mask), y.data_ptr(),
         batch, heads, groups, length, width, strides[0], strides[1], scaling,
+    )  # fmt: skip
+    return y
+
+
+def run_block(
+    block: Any, x: Float[Tensor, "batch 1 width"], rotary: tuple[Tensor, Tensor], mask: Any, cache: Any, slot: int
+) -> Float[Tensor, "batch 1 width"] | None:
+    """A block of `models.blocks` for one new position a row; None where that cannot be done in one call.
+
+    The cache must have a `length`, and a method `place(slot, like)` that gives the memory of the keys and of the values,
+    `[batch, heads, length, head]`, the last of which is written here.
+    """
+    fast = _local.library
+    if fast is None or x.shape[1] != 1 or x.shape[0] > ROWS or x.dtype not in _TYPES:
+        return None
+    if id(block) not in _local.blocks:
+        _local.blocks[id(block)] = whole_block.describe(block, x.dtype)
+    weights = _local.blocks[id(block)]
+    if weights is None or not whole_block.usable(x, mask, rotary, cache.length):
+        return None
+    keys, values = cache.place(slot, x.new_empty((1, weights.groups, 1, weights.head)))
+    row, head, position, _ = keys.stride()
+    if position != weights.head or keys.dtype is not x.dtype:
+        return None
+    cos, sin = rotary
+    table = weights.head if cos.shape[0] > 1 else 0
+    y = torch.empty_like(x)
+    fast.block(
+        _TYPES[x.dtype], weights, x.data_ptr(), cos.data_ptr(), sin.data_ptr(), table, keys.data_ptr(), values.data_ptr(), row, head,
+        cache.length, _pointer(mask), y.data_ptr(), x.shape[0], _local.threads,
     )  # fmt: skip
     return y
 

@@ -18,6 +18,9 @@ enum { FLOAT32, BFLOAT16, INT8 };
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
+/* Weights are fetched this many bytes ahead of their use, into the second-level cache: four pages, the latency of the memory. */
+enum { AHEAD = 16384 };
+
 /* A tile is TALL rows of weights against up to WIDEST rows of x, as many sums as there are registers for. */
 enum { TALL = 3 };
 #if defined(__AVX512F__) && defined(__AVX512BW__)
@@ -91,7 +94,7 @@ typedef struct {
 INLINE void tile(const Product *p, long first, long row, const int stored, const int type, const int WIDE) {
     const char *w = (const char *)p->w + first * p->in * size(stored);
     const char *x = (const char *)p->x + row * p->in * size(type);
-    const long in = p->in, ahead = TALL * in;
+    const long in = p->in;
     Vector sum[TALL][WIDEST];
     UNROLL for (int j = 0; j < TALL; j++) UNROLL for (int r = 0; r < WIDE; r++) sum[j][r] = (Vector){0};
     long i = 0;
@@ -101,7 +104,7 @@ INLINE void tile(const Product *p, long first, long row, const int stored, const
             __m512bh weight[TALL];
             UNROLL for (int j = 0; j < TALL; j++) {
                 weight[j] = (__m512bh)_mm512_loadu_si512(w + (j * in + i) * 2);
-                __builtin_prefetch(w + (ahead + j * in + i) * 2, 0, 1);
+                __builtin_prefetch(w + (j * in + i) * 2 + AHEAD, 0, 1);
             }
             UNROLL for (int r = 0; r < WIDE; r++) {
                 __m512bh value = (__m512bh)_mm512_loadu_si512(x + (r * in + i) * 2);
@@ -113,7 +116,7 @@ INLINE void tile(const Product *p, long first, long row, const int stored, const
         Vector weight[TALL];
         UNROLL for (int j = 0; j < TALL; j++) {
             weight[j] = load(w, j * in + i, stored);
-            __builtin_prefetch(w + (ahead + j * in + i) * size(stored), 0, 1);
+            __builtin_prefetch(w + (j * in + i) * size(stored) + AHEAD, 0, 1);
         }
         UNROLL for (int r = 0; r < WIDE; r++) {
             Vector value = load(x, r * in + i, type);
@@ -271,4 +274,82 @@ void attend(int type, const void *q, const void *k, const void *v, const uint8_t
     const Shape s = {batch, heads, groups, length, width, row, head, scaling};
     if (type == FLOAT32) attend_rows(q, k, v, mask, y, &s, FLOAT32);
     else attend_rows(q, k, v, mask, y, &s, BFLOAT16);
+}
+
+/* A whole block for one new position a row: the functions above in the order of `models/blocks.py` ----------------------- */
+
+typedef struct {
+    const void *w;
+    const float *scale; /* only if w is INT8 */
+    const void *bias;
+    long in, out;
+} Matrix;
+
+enum { PRE, PERI, SANDWICH };
+
+typedef struct {
+    Matrix q, k, v, o, gate_up, down;
+    const void *attention_norm, *attention_post_norm, *mlp_norm, *mlp_post_norm, *q_norm, *k_norm; /* NULL where there is none */
+    long heads, groups, head;
+    float eps, scaling;
+    int placement, half;
+} Weights;
+
+static void apply(int type, const Matrix *m, const void *x, void *y, long rows, int threads) {
+    linear(type, m->w, m->scale, x, m->bias, y, rows, m->in, m->out, threads);
+}
+
+static void add(int type, const void *a, const void *b, void *y, long count) {
+    for (long i = 0; i < count; i++) put(y, i, get(a, i, type) + get(b, i, type), type);
+}
+
+/* Where a branch of the block meets the stream it left. */
+static void join(int type, const Weights *b, const void *branch, const void *norm, const void *stream, void *y, long rows, long width) {
+    if (b->placement == SANDWICH) {
+        rms_norm(type, branch, stream, norm, y, rows, width, b->eps);
+    } else if (b->placement == PERI) {
+        rms_norm(type, branch, NULL, norm, y, rows, width, b->eps);
+        add(type, y, stream, y, rows * width);
+    } else {
+        add(type, branch, stream, y, rows * width);
+    }
+}
+
+/* `keys` and `values` hold `length` positions with the new one, which is written here; `row` and `head` are their strides. */
+void block(int type, const Weights *b, const void *x, const void *cos, const void *sin, long table, void *keys, void *values, long row, long head,
+           long length, const uint8_t *mask, void *y, long rows, int threads) {
+    const long width = b->q.in, queries = b->q.out, kept = b->k.out, size = type == FLOAT32 ? 4 : 2;
+    char *normed = malloc(rows * (3 * width + 3 * queries + 3 * kept + 2 * b->gate_up.out) * size);
+    char *stream = normed + rows * width * size, *branch = stream + rows * width * size;
+    char *q = branch + rows * width * size, *turned = q + rows * queries * size, *mixed = turned + rows * queries * size;
+    char *k = mixed + rows * queries * size, *v = k + 2 * rows * kept * size, *gate_up = v + rows * kept * size;
+    char *inner = gate_up + rows * b->gate_up.out * size;
+
+    rms_norm(type, x, NULL, b->attention_norm, normed, rows, width, b->eps);
+    apply(type, &b->q, normed, q, rows, threads);
+    apply(type, &b->k, normed, k, rows, threads);
+    apply(type, &b->v, normed, v, rows, threads);
+    if (b->q_norm) {
+        rms_norm(type, q, NULL, b->q_norm, q, rows * b->heads, b->head, b->eps);
+        rms_norm(type, k, NULL, b->k_norm, k, rows * b->groups, b->head, b->eps);
+    }
+    rotate(type, q, cos, sin, turned, rows, b->heads, b->head, b->half, table);
+    rotate(type, k, cos, sin, k + rows * kept * size, rows, b->groups, b->head, b->half, table);
+    k += rows * kept * size;
+    for (long r = 0; r < rows; r++)
+        for (long g = 0; g < b->groups; g++) {
+            const long from = (r * b->groups + g) * b->head * size, to = (r * row + g * head + (length - 1) * b->head) * size;
+            memcpy((char *)keys + to, k + from, b->head * size);
+            memcpy((char *)values + to, v + from, b->head * size);
+        }
+    attend(type, turned, keys, values, mask, mixed, rows, b->heads, b->groups, length, b->head, row, head, b->scaling);
+    apply(type, &b->o, mixed, branch, rows, threads);
+    join(type, b, branch, b->attention_post_norm, x, stream, rows, width);
+
+    rms_norm(type, stream, NULL, b->mlp_norm, normed, rows, width, b->eps);
+    apply(type, &b->gate_up, normed, gate_up, rows, threads);
+    swiglu(type, gate_up, inner, rows, b->down.in);
+    apply(type, &b->down, inner, branch, rows, threads);
+    join(type, b, branch, b->mlp_post_norm, stream, y, rows, width);
+    free(normed);
 }

@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from latentweaver.kernels.whole_block import Weights
+
 _FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-fPIC"]
 _SOURCE = Path(__file__).with_name("few_rows.c")
 _SIGNATURES = {
@@ -27,10 +29,11 @@ _SIGNATURES = {
     "rotate": "ipppplllil",
     "swiglu": "ippll",
     "attend": "ippppplllllllf",
+    "block": "irppplpplllppli",
 }
-"""Arguments of each function: i int, l long, f float, p pointer."""
+"""Arguments of each function: i int, l long, f float, p pointer, r structure passed by its address."""
 
-_KINDS = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}
+_KINDS = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p, "r": ctypes.POINTER(Weights)}
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from latentweaver import kernels
 from latentweaver.models.config import RecurrentDepthConfig
-from latentweaver.runtime.cache import RowsOfCache
+from latentweaver.runtime.cache import LoopCache, RowsOfCache
 from latentweaver.runtime.slots import Pass
 
 
@@ -220,6 +220,10 @@ class Block(GradientCheckpointingLayer):
         slot: int = 0,
         **kwargs: Any,
     ) -> Float[Tensor, "batch sequence width"]:
+        if type(cache) is LoopCache and not kwargs:
+            fast = kernels.run_block(self, x, rotary, mask, cache, slot)
+            if fast is not None:
+                return fast
         mixed = self.attention(self.attention_norm(x), rotary, mask, cache, slot, **kwargs)
         if self.placement == "pre":
             x = x + mixed

@@ -87,12 +87,23 @@ class LoopCache(Cache):
             self.banks = [None if bank is None else self._grown(bank) for bank in self.banks]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write keys and values `[batch, heads, open positions, head]` of a slot; return those of all positions so far."""
-        bank, layer, step = self._place(layer_idx, key)
-        bank[layer, 0, :, :, self.opened : self.length] = key
-        bank[layer, 1, :, :, self.opened : self.length] = value
+        """Write keys and values `[batch, heads, open positions, head]` of a slot; return those of all positions so far.
+
+        Raises:
+            InputError: if they carry gradients, which memory that is overwritten cannot.
+        """
+        _without_gradients(key)
+        keys, values = self.place(layer_idx, key)
+        keys[:, :, self.opened :] = key
+        values[:, :, self.opened :] = value
+        return keys, values
+
+    def place(self, slot: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The memory of a slot up to the open positions, for one who writes those himself; `like` is a key."""
+        bank, layer, step = self._place(slot, like)
         self.depth = [max(depth, step) for depth in self.depth]
-        return bank[layer, 0, :, :, : self.length], bank[layer, 1, :, :, : self.length]
+        keys, values = bank[layer].unbind()
+        return keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length)
 
     def rows(self, index: Int[Tensor, "rows"]) -> RowsOfCache:
         """A view through which only some rows of the batch are read and written."""
@@ -238,6 +249,7 @@ class RowsOfCache(LoopCache):
 
     def _write(self, key: Tensor, value: Tensor, slot: int) -> Float[Tensor, "2 batch heads positions head"]:
         """Write the rows' keys and values; the whole batch's at all positions so far."""
+        _without_gradients(key)
         whole = self.whole
         bank, layer, step = whole._place(slot, key)
         for place, row in enumerate(self.chosen):
@@ -251,3 +263,8 @@ class RowsOfCache(LoopCache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.whole.length
+
+
+def _without_gradients(key: Tensor) -> None:
+    if key.requires_grad:
+        raise InputError("a LoopCache cannot carry gradients; use torch.no_grad(), no cache (use_cache=False), or transformers' DynamicCache()")

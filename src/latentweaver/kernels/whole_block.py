@@ -1,0 +1,79 @@
+"""A whole transformer block in one call of `few_rows.c`, where nothing about the block is out of the ordinary.
+
+At a few rows a block of a small model takes half a millisecond to read its weights, and as long again to make twenty calls.
+So a block that is just what `models/blocks.py` defines (no adapter on its layers, no hooks, one type of numbers) is described
+once by the addresses of its weights and then run as one call. The description is kept for the duration of a `native()`
+block, within which the weights must stay where they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_PLACEMENTS = {"pre": 0, "peri": 1, "sandwich": 2}
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = [("w", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("in_", ctypes.c_long), ("out", ctypes.c_long)]
+
+
+class Weights(ctypes.Structure):
+    """`Weights` of `few_rows.c`."""
+
+    _fields_ = [
+        *[(name, _Matrix) for name in ("q", "k", "v", "o", "gate_up", "down")],
+        *[(name, ctypes.c_void_p) for name in ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm", "q_norm", "k_norm")],
+        *[(name, ctypes.c_long) for name in ("heads", "groups", "head")],
+        *[(name, ctypes.c_float) for name in ("eps", "scaling")],
+        *[(name, ctypes.c_int) for name in ("placement", "half")],
+    ]
+
+
+def describe(block: Any, dtype: torch.dtype) -> Weights | None:
+    """The addresses of a block's weights, or None if anything about it is out of the ordinary."""
+    ordinary = {"Linear", "Int8Linear", "RMSNorm", "Attention", "GatedMLP", "Block", "SiLU", "SiLUActivation"}
+    for module in block.modules():
+        if type(module).__name__ not in ordinary or (module is not block and (module._forward_hooks or module._forward_pre_hooks)):
+            return None
+    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+        return None
+    for tensor in block.parameters():
+        if not (tensor.is_cpu and tensor.is_contiguous() and type(tensor) is nn.Parameter and tensor.dtype in (dtype, torch.int8)):
+            return None
+    attention, mlp = block.attention, block.mlp
+    if not mlp.swiglu or min(layer.out_features for layer in (attention.k_proj, attention.o_proj)) < 3:
+        return None
+    weights = Weights(
+        q=_matrix(attention.q_proj), k=_matrix(attention.k_proj), v=_matrix(attention.v_proj), o=_matrix(attention.o_proj),
+        gate_up=_matrix(mlp.gate_up_proj), down=_matrix(mlp.down_proj),
+        heads=attention.q_proj.out_features // attention.head_dim, groups=attention.k_proj.out_features // attention.head_dim,
+        head=attention.head_dim, eps=block.mlp_norm.eps, scaling=attention.scaling,
+        placement=_PLACEMENTS[block.placement], half=attention.rope_layout == "half",
+    )  # fmt: skip
+    norms = [(block, name) for name in ("attention_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm")]
+    for owner, name in [*norms, (attention, "q_norm"), (attention, "k_norm")]:
+        if (norm := getattr(owner, name, None)) is not None:
+            setattr(weights, name, norm.weight.data_ptr())
+    return weights
+
+
+def _matrix(layer: Any) -> _Matrix:
+    scale, bias = getattr(layer, "scale", None), layer.bias
+    return _Matrix(
+        layer.weight.data_ptr(),
+        None if scale is None else scale.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        layer.in_features,
+        layer.out_features,
+    )
+
+
+def usable(x: Tensor, mask: Any, rotary: tuple[Tensor, Tensor], length: int) -> bool:
+    """Whether the inputs are what the call takes: one new position a row, and a mask of one row each if there is one."""
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dtype is torch.bool and mask.shape == (x.shape[0], 1, 1, length)):
+        return False
+    return all(t.is_contiguous() and type(t) is Tensor and t.dtype is x.dtype for t in (x, *rotary)) and (mask is None or mask.is_contiguous())
