@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
@@ -220,7 +220,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
-            past_key_values = self.new_cache()
+            # ours is overwritten in place, which gradients do not survive
+            past_key_values = DynamicCache() if torch.is_grad_enabled() else self.new_cache()
         thought = self.begin(
             input_ids,
             attention_mask,

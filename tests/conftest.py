@@ -1,0 +1,70 @@
+"""Checkpoint folders of the originals, a tiny model of our own, and one thread for everything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import latentweaver as lw
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A fixture: the checkpoint folder as its authors would publish it, and what their code gave for it."""
+
+    folder: Path
+    notes: dict[str, Any]
+    io: dict[str, Tensor]
+
+    def load(self) -> lw.RecurrentDepthForCausalLM:
+        return lw.load(self.folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Original]:
+    """The fixture of that name, laid out as a checkpoint folder."""
+    made: dict[str, Original] = {}
+
+    def make(name: str) -> Original:
+        if name not in made:
+            notes = json.loads((FIXTURES / f"{name}.json").read_text())
+            folder = tmp_path_factory.mktemp(name)
+            config = {"model_type": notes["model_type"], **notes["config"]}
+            (folder / "config.json").write_text(json.dumps(config))
+            shutil.copy(FIXTURES / f"{name}.safetensors", folder / "model.safetensors")
+            made[name] = Original(folder, notes, load_file(FIXTURES / f"{name}_io.safetensors"))
+        return made[name]
+
+    return make
+
+
+def tiny_config(**fields: Any) -> lw.RecurrentDepthConfig:
+    shape = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "max_position_embeddings": 64}
+    return lw.RecurrentDepthConfig(**{**shape, "prelude_layers": 1, "core_layers": 2, "coda_layers": 1, "num_steps": 3, **fields})
+
+
+@pytest.fixture
+def tiny() -> Callable[..., lw.RecurrentDepthForCausalLM]:
+    """A tiny random model, lively enough that tokens and depths differ; any field of the configuration may be given."""
+
+    def make(seed: int = 0, **fields: Any) -> lw.RecurrentDepthForCausalLM:
+        torch.manual_seed(seed)
+        return lw.RecurrentDepthForCausalLM(tiny_config(initializer_range=0.2, **fields)).eval()
+
+    return make
