@@ -1,6 +1,8 @@
 """What is asked of continuous thoughts. The number of thoughts is in the batch, so these pay no heed to the depth.
 
-Answer    the labels after the thoughts, and nothing of the thoughts themselves (COCONUT, arXiv 2412.06769)
+    Answer        the labels after the thoughts, and nothing of the thoughts themselves (COCONUT, arXiv 2412.06769)
+    Distilled     the same model with the steps in words teaches it to answer without (CODI, arXiv 2502.21074)
+    ReadOut       the head, applied to each thought, should say the token of the steps that it stands for (LOTUS, arXiv 2606.31779)
 """
 
 from __future__ import annotations
@@ -8,6 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentweaver.tasks.token_batch import IGNORED, TokenBatch
+from latentweaver.training.curriculum import Example, Markers
 from latentweaver.training.objectives import Depth, Terms
 
 
@@ -18,3 +27,152 @@ class Answer:
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
         hidden = model.trace(batch.input_ids, batch.attention_mask).hidden
         return Terms(model.labelled_loss(hidden, batch.labels))
+
+
+@dataclass(frozen=True)
+class TaughtBatch:
+    """The same examples twice.
+
+    Attributes:
+        student: question, thoughts, answer.
+        teacher: question, steps in words, answer.
+        student_at, teacher_at: the column at which the answer proper is about to be said, `[batch]`.
+    """
+
+    student: TokenBatch
+    teacher: TokenBatch
+    student_at: Int[Tensor, "batch"]
+    teacher_at: Int[Tensor, "batch"]
+
+    @classmethod
+    def of(
+        cls, examples: list[Example], markers: Markers, thoughts: int = 6, lead: int = 0, drop_last_step: bool = True, pad: int = 0
+    ) -> TaughtBatch:
+        """A batch of examples.
+
+        Args:
+            examples: the examples.
+            markers: the tokens around and in place of thoughts.
+            thoughts: how many thoughts.
+            lead: tokens at the beginning of each answer that only lead up to it ("The answer is:"); the columns compared are
+                those of the last one.
+            drop_last_step: whether the teacher does without the last step, which often says the answer itself; with it, the
+                teacher's state holds little but a copy (31.7 against 43.7 % on GSM8K).
+            pad: the padding token.
+        """
+        rows, columns = ([], []), ([], [])
+        for example in examples:
+            steps = example.steps[:-1] if drop_last_step else example.steps
+            worked = [token for step in steps for token in step]
+            student = [*example.question, markers.start, *[markers.latent] * thoughts, markers.end]
+            for side, prompt, said in ((0, student, []), (1, list(example.question), worked)):
+                labels = [IGNORED] * len(prompt) + said + example.answer
+                rows[side].append((prompt + said + example.answer, labels))
+                columns[side].append(len(prompt) + len(said) + lead - 1)
+        batches = [TokenBatch.of(rows[side], markers.latent, pad) for side in (0, 1)]
+        begins = [batch.attention_mask.argmax(-1) for batch in batches]
+        return cls(*batches, *(begin + torch.tensor(places) for begin, places in zip(begins, columns, strict=True)))
+
+    def to(self, device: str | torch.device) -> TaughtBatch:
+        """The same on another device."""
+        return TaughtBatch(self.student.to(device), self.teacher.to(device), self.student_at.to(device), self.teacher_at.to(device))
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """CODI: L = CE(student) + teaching * CE(teacher) + distilling * D.
+
+    D is the mean over layers (the embedding's output among them) of SmoothL1(student, stopgrad(teacher)) at the column before
+    the answer, each layer's divided by the standard deviation of the teacher's states in the batch.
+
+    Attributes:
+        teaching: weight of the teacher's own loss, without which there is no teacher (27.1 against 43.7 % with a frozen one).
+        distilling: weight of D; 1 for GPT-2 and 20 for Llama in the paper.
+    """
+
+    teaching: float = 1.0
+    distilling: float = 1.0
+
+    def __call__(self, model: Any, batch: TaughtBatch, depth: Depth, seed: int) -> Terms:
+        student = model.trace(batch.student.input_ids, batch.student.attention_mask, layers=True)
+        teacher = model.trace(batch.teacher.input_ids, batch.teacher.attention_mask, layers=True)
+        learned = model.labelled_loss(student.hidden, batch.student.labels)
+        taught = model.labelled_loss(teacher.hidden, batch.teacher.labels)
+        distance = torch.stack(
+            [
+                state_distance(_columns(mine, batch.student_at), _columns(theirs, batch.teacher_at))
+                for mine, theirs in zip(student.layers, teacher.layers, strict=True)
+            ]
+        ).mean()
+        report = {"student": learned.detach(), "teacher": taught.detach(), "distance": distance.detach()}
+        return Terms(learned + self.teaching * taught + self.distilling * distance, report)
+
+
+def state_distance(student: Float[Tensor, "batch width"], teacher: Float[Tensor, "batch width"]) -> Float[Tensor, ""]:
+    """SmoothL1 to the teacher's states, which get no gradient, in units of their standard deviation."""
+    teacher = teacher.detach()
+    return F.smooth_l1_loss(student, teacher) / teacher.std().clamp(min=1e-6)
+
+
+def _columns(states: Float[Tensor, "batch sequence width"], at: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:
+    return states[torch.arange(len(at), device=at.device), at]
+
+
+@dataclass(frozen=True)
+class ReadBatch(TokenBatch):
+    """A batch that also says what the head should read out of each thought.
+
+    Attributes:
+        readouts: for each latent token the token it stands for, `IGNORED` elsewhere, `[batch, sequence]`.
+        iterations: how often the block is refined; None for the model's own number.
+    """
+
+    readouts: Int[Tensor, "batch sequence"]
+    iterations: int | None = None
+
+    @classmethod
+    def blocks(
+        cls, examples: list[Example], markers: Markers, blocks: int, size: int, iterations: int | None = None, pad: int = 0
+    ) -> ReadBatch:
+        """The first `blocks` steps of each example as blocks of `size` thoughts; later steps stay words.
+
+        A step longer than a block is read out as far as it fits; in a shorter one the thoughts left over stand for nothing.
+        """
+        rows, read = [], []
+        for example in examples:
+            gone = [(step + [IGNORED] * size)[:size] for step in example.steps[:blocks]]
+            gone += [[IGNORED] * size] * (blocks - len(gone))
+            prompt = [*example.question, markers.start, *[markers.latent] * (size * blocks), markers.end]
+            said = [token for step in example.steps[blocks:] for token in step] + example.answer
+            rows.append((prompt + said, [IGNORED] * len(prompt) + said))
+            read.append([token for step in gone for token in step])
+        batch = TokenBatch.of(rows, markers.latent, pad)
+        readouts = torch.full_like(batch.input_ids, IGNORED)
+        readouts[batch.input_ids == markers.latent] = torch.tensor([token for row in read for token in row], dtype=torch.long)
+        return cls(batch.input_ids, batch.attention_mask, batch.labels, readouts, iterations)
+
+    def to(self, device: str | torch.device) -> ReadBatch:
+        """The same on another device."""
+        moved = (tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels, self.readouts))
+        return ReadBatch(*moved, self.iterations)
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """LOTUS: L = CE(answer) + weight * mean CE(head(thought), the token it stands for).
+
+    Attributes:
+        weight: of the thoughts' own loss; 0.05 in the paper. Without it, 63.3 instead of 70.0 % on GSM8K.
+    """
+
+    weight: float = 0.05
+
+    def __call__(self, model: Any, batch: ReadBatch, depth: Depth, seed: int) -> Terms:
+        model.iterations = batch.iterations
+        hidden = model.trace(batch.input_ids, batch.attention_mask).hidden
+        answer = model.labelled_loss(hidden, batch.labels)
+        known = batch.readouts != IGNORED
+        if not bool(known.any()):
+            return Terms(answer)
+        read = F.cross_entropy(model.head(hidden[known]).float(), batch.readouts[known])
+        return Terms(answer + self.weight * read, {"answer": answer.detach(), "readout": read.detach()})

@@ -1,0 +1,41 @@
+"""Every published run as a typed function: `train("chains")` reproduces it, keyword arguments override it.
+
+    recipes.train("chains", folder="runs/chains", updates=200)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from latentweaver.errors import InputError
+from latentweaver.recipes.chains import Chains
+
+RECIPES: dict[str, type] = {"chains": Chains}
+
+__all__ = ["RECIPES", "Chains", "train"]
+
+
+def train(
+    name: str, folder: str | Path | None = None, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None, **overrides: Any
+) -> Path:
+    """Run a recipe.
+
+    Args:
+        name: one of `RECIPES`.
+        folder: where the run is kept and the model is saved; `runs/NAME` if None.
+        resume: go on with the run in that folder.
+        report: is given each line of the log as it is written.
+        overrides: fields of the recipe to change.
+
+    Returns:
+        The folder of the trained model, which `lw think`, `lw eval` and `from_pretrained` open.
+    """
+    if name not in RECIPES:
+        raise InputError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
+    known = {field.name for field in fields(RECIPES[name])}
+    if unknown := sorted(set(overrides) - known):
+        raise InputError(f"the recipe {name} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    return RECIPES[name](**overrides).run(folder or Path("runs") / name, resume, report)

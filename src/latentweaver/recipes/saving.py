@@ -1,0 +1,26 @@
+"""A trained reasoner as a folder that `from_pretrained` and `AutoTokenizer` open: one token a character."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latentweaver.tasks.characters import END, PAD, Characters
+
+
+def tokenizer_of(characters: Characters) -> Any:
+    """A transformers tokenizer with the same ids as `characters`."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel(dict(characters.ids), unk_token=PAD))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    inner.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=PAD, eos_token=END, unk_token=PAD, padding_side="left")
+
+
+def save_reasoner(model: Any, characters: Characters, folder: Path) -> Path:
+    """Write configuration, weights (safetensors) and tokenizer into `folder`."""
+    model.save_pretrained(folder)
+    tokenizer_of(characters).save_pretrained(folder)
+    return folder

@@ -1,0 +1,213 @@
+"""The loop: draw a batch and a depth, ask, descend; write down, keep a checkpoint, go on.
+
+Update u is a function of the weights before it and of (seed, u): batch, depth, first state and torch's generators come from
+these two numbers. So a run that was killed and resumed makes the same updates, bit for bit, as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from latentweaver.errors import InputError, LatentweaverError
+from latentweaver.training import checkpoint
+from latentweaver.training.depth import DepthSampler
+from latentweaver.training.objectives import Objective
+from latentweaver.training.optimisers import Kind, optimisers, trapezoid
+from latentweaver.training.watch import Watch
+
+
+class Diverged(LatentweaverError):
+    """The loss or its gradient is no longer a number. The last checkpoint is from before."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        updates: how many updates to make in all.
+        seed: what batches, depths, first states and dropout are functions of, beside the update's number.
+        optimiser: "adamw", or "muon" for the matrices inside the blocks.
+        lr: peak learning rate.
+        weight_decay: on matrices.
+        clip: largest norm of the gradient.
+        warmup: updates over which the learning rate rises.
+        cooldown: share of the updates, at the end, over which it falls.
+        accumulate: batches to an update.
+        precision: "bf16" for autocast, "fp32" for none.
+        compile: compile the model's blocks.
+        workers: processes that make batches; 0 to make them in this one.
+        checkpoint_every: updates between checkpoints.
+        log_every: updates between lines of the log.
+        evaluate_every: updates between evaluations, if there are any.
+        device: where to train; None for the first GPU, else the CPU.
+    """
+
+    updates: int
+    seed: int = 0
+    optimiser: Kind = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: int = 100
+    cooldown: float = 0.3
+    accumulate: int = 1
+    precision: Literal["bf16", "fp32"] = "fp32"
+    compile: bool = False
+    workers: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 10
+    evaluate_every: int = 500
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "accumulate", "checkpoint_every", "log_every", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise InputError(f"lr must be above 0, got {self.lr}")
+        if self.precision not in ("bf16", "fp32"):
+            raise InputError(f"precision must be 'bf16' or 'fp32', got {self.precision!r}")
+
+    def that_matter(self) -> dict[str, Any]:
+        """The fields a resumed run must share with the run it resumes; the others only say where and how often."""
+        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile")
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+Line = dict[str, Any]
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    depth: DepthSampler,
+    batches: Any,
+    settings: Settings,
+    folder: str | Path,
+    resume: bool = False,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    report: Callable[[Line], None] | None = None,
+) -> list[Line]:
+    """Train `model` in place.
+
+    Args:
+        model: a reasoner that is a torch module.
+        objective: what is asked of its thoughts.
+        depth: how many steps each update takes.
+        batches: batch i is `batches[i]`, any i from 0.
+        settings: how to train.
+        folder: where the checkpoint and `log.jsonl` go.
+        resume: go on from the folder's checkpoint, if there is one; otherwise the folder must not hold one.
+        evaluate: measures the model now and then; what it returns is written to the log.
+        report: is given each line of the log.
+
+    Returns:
+        The lines of the log that this call wrote.
+
+    Raises:
+        Diverged: if loss or gradient is not a number. The last checkpoint is intact.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(device).train()
+    steppers = optimisers(model, settings.optimiser, settings.lr, settings.weight_decay)
+    done = 0
+    if (folder / checkpoint.NAME).exists():
+        if not resume:
+            raise InputError(f"{folder} already holds a training run; resume it, or choose another folder")
+        done = checkpoint.load(folder, model, steppers, settings.that_matter())
+    if settings.compile:
+        compile_blocks(model)
+    autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext()
+    watch, lines, began = Watch(), [], time.monotonic()
+    source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
+    for update in range(done, settings.updates):
+        torch.manual_seed(settings.seed * 1_000_003 + update)
+        rate = settings.lr * trapezoid(update, settings.updates, settings.warmup, settings.cooldown)
+        steps, loss = depth(update), 0.0
+        for part in range(settings.accumulate):
+            batch = next(source).to(device)
+            with autocast:
+                terms = objective(model, batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
+            (terms.loss / settings.accumulate).backward()
+            loss += float(terms.loss.detach()) / settings.accumulate
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+        if wrong := watch.finite(loss, norm):
+            _write(folder, {"update": update, "loss": str(loss), "warning": wrong})
+            raise Diverged(f"at update {update} {wrong}. The last checkpoint in {folder} is intact")
+        for stepper in steppers:
+            for group in stepper.param_groups:
+                group["lr"] = rate
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+        made, last = update + 1, update + 1 == settings.updates
+        warnings = [warning] if (warning := watch.spike(loss)) else []
+        line: Line = {"update": made, "loss": loss, "norm": norm, "lr": rate, "depth": list(steps)}
+        due = made % settings.log_every == 0 or last
+        if due:
+            line |= {name: float(value) for name, value in terms.report.items()}
+            if terms.states is not None:
+                measured, collapsed = watch.collapse(*terms.states)
+                line |= measured
+                warnings += collapsed
+        if evaluate is not None and (made % settings.evaluate_every == 0 or last):
+            model.eval()
+            line |= evaluate(model)
+            model.train()
+            due = True
+        if warnings:
+            line["warning"] = "; ".join(warnings)
+        if due or warnings:
+            line["seconds"] = round(time.monotonic() - began, 3)
+            _write(folder, line)
+            lines.append(line)
+            if report is not None:
+                report(line)
+        if made % settings.checkpoint_every == 0 or last:
+            checkpoint.save(folder, model, steppers, made, settings.that_matter())
+    return lines
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile each block by itself: all steps share the compiled code, whatever their number."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    blocks = [module for module in model.modules() if type(module).__name__ in names]
+    for block in blocks:
+        block.compile()
+
+
+class _Listed(torch.utils.data.Dataset):
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def __getitem__(self, index: int) -> Any:
+        return self.batches[index]
+
+
+def _read(batches: Any, order: range, workers: int, device: torch.device) -> Iterator[Any]:
+    """The batches in order, made ahead of time by worker processes if there are any."""
+    if not workers:
+        return (batches[index] for index in order)
+    loader = torch.utils.data.DataLoader(
+        _Listed(batches), batch_size=None, sampler=order, num_workers=workers, pin_memory=device.type == "cuda", prefetch_factor=4
+    )
+    return iter(loader)
+
+
+def _write(folder: Path, line: Line) -> None:
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,181 @@
+"""What is asked of a thought: small objects that turn a batch and a depth into one number to descend.
+
+    LastStep        the labels, read once after the last step (Huginn's next-token loss at a sampled depth)
+    EveryStep       the labels, read after every step with gradient, where they can be known by then
+    ExpectedExit    Ouro's first stage: the losses of all steps weighed by a learned exit, plus its entropy
+    GateOnly        Ouro's second stage: the gate alone learns where another step still pays
+
+Writing another: a callable that takes (model, batch, (n, k), seed) and returns `Terms`. The batch needs `input_ids` and
+`labels`, aligned as in `tasks.characters` (the label of a token is what should be said after it), and for
+`EveryStep` also `depth` and `is_answer` if it is told to look at them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentweaver.errors import InputError
+from latentweaver.thought import Reasoner, Thought
+
+IGNORED = -100
+Depth = tuple[int, int]
+
+
+@dataclass
+class Terms:
+    """What an objective returns: the loss, and named numbers worth logging (tensors, so that nothing waits for the device)."""
+
+    loss: Float[Tensor, ""]
+    report: dict[str, Tensor] = field(default_factory=dict)
+    states: tuple[Tensor, Tensor] | None = None  # the last two states, for the watch
+
+
+class Objective(Protocol):
+    def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms: ...
+
+
+def shifted(input_ids: Int[Tensor, "batch sequence"]) -> Int[Tensor, "batch sequence"]:
+    """Labels of plain next-token prediction: every token's successor, nothing after the last."""
+    return F.pad(input_ids[:, 1:], (0, 1), value=IGNORED)
+
+
+def _warm(model: Reasoner, batch: Any, without: int, seed: int) -> Thought:
+    thought = model.begin(batch.input_ids, generator=seed)  # type: ignore[arg-type]  # a seed is a generator to our models
+    with torch.no_grad():
+        for _ in range(without):
+            thought = model.think(thought)
+    return thought
+
+
+def token_losses(logits: Float[Tensor, "batch sequence vocabulary"], labels: Int[Tensor, "batch sequence"]) -> Float[Tensor, "batch sequence"]:
+    """Cross-entropy of every position; 0 where the label is IGNORED."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(labels)
+
+
+def _mean(losses: Tensor, weight: Tensor) -> Tensor:
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """The labels, read once after n + k steps."""
+
+    def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
+        thought = _warm(model, batch, depth[0], seed)
+        before = thought.state
+        for _ in range(depth[1]):
+            before = thought.state
+            thought = model.think(thought)
+        logits = model.read(thought).logits
+        known = (batch.labels != IGNORED).to(logits.dtype)
+        right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
+        loss = _mean(token_losses(logits, batch.labels), known)
+        return Terms(loss, {"accuracy": _mean(right, known).detach()}, (before.detach(), thought.state.detach()))
+
+
+@dataclass(frozen=True)
+class EveryStep:
+    """The labels, read after every one of the k steps with gradient.
+
+    Attributes:
+        growth: weight of a step relative to the step before; 1 weighs all alike, above 1 favours late ones.
+        solvable_only: ask for a label only once there were as many steps as its `depth`. Every update is then a one-hop
+            problem for the values whose operands became known a step before: the dense one-hop supervision that breaks the
+            plateau of path-following tasks. Otherwise an early step learns to say how unsure it is.
+        truncate: cut the gradient between steps, so that each step is trained on its own (as in deep supervision).
+        answer_weight: weight of a label of the answer relative to one of a hint, of which there are many more.
+    """
+
+    growth: float = 1.0
+    solvable_only: bool = True
+    truncate: bool = False
+    answer_weight: float = 1.0
+
+    def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
+        without, with_gradient = depth
+        thought = _warm(model, batch, without, seed)
+        known = (batch.labels != IGNORED).float()
+        if self.answer_weight != 1:
+            known = torch.where(batch.is_answer, self.answer_weight * known, known)
+        total, weights = 0.0, 0.0
+        before = thought.state
+        for step in range(without + 1, without + with_gradient + 1):
+            before = thought.state
+            if self.truncate and step > without + 1:
+                thought = thought.branch(thought.state.detach())
+            thought = model.think(thought)
+            logits = model.read(thought).logits
+            asked = known * (batch.depth <= step) if self.solvable_only else known
+            weight = self.growth ** (step - without - with_gradient)
+            total = total + weight * _mean(token_losses(logits, batch.labels), asked)
+            weights += weight
+        right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
+        return Terms(total / weights, {"accuracy": _mean(right, asked).detach()}, (before.detach(), thought.state.detach()))
+
+
+def exit_distribution(gates: Float[Tensor, "steps batch sequence"]) -> Float[Tensor, "steps batch sequence"]:
+    """Probability of leaving at each step: sigmoid(g_t) prod_(j<t) (1 - sigmoid(g_j)); the last step takes what is left."""
+    leave, stay = gates.sigmoid(), torch.cumprod((-gates).sigmoid(), 0)
+    reached = torch.cat([torch.ones_like(stay[:1]), stay[:-1]])
+    return torch.cat([(leave * reached)[:-1], reached[-1:]])
+
+
+def _all_steps(model: Any, batch: Any, depth: Depth, seed: int) -> tuple[Tensor, Tensor]:
+    """Losses and gate logits of every step, both `[steps, batch, sequence]`."""
+    if depth[0]:
+        raise InputError(f"an expected loss over exits needs gradients through every step, so n must be 0; got {depth}")
+    thought = _warm(model, batch, 0, seed)
+    losses, gates = [], []
+    for _ in range(depth[1]):
+        thought = model.think(thought)
+        losses.append(token_losses(model.read(thought).logits, batch.labels))
+        gates.append(model.exit_logit(thought).float())
+    return torch.stack(losses), torch.stack(gates)
+
+
+@dataclass(frozen=True)
+class ExpectedExit:
+    """Ouro's stage I (arXiv 2510.25741): sum_t p(t) loss_t - beta H(p), averaged over the labelled tokens.
+
+    The entropy keeps the exit distribution from collapsing onto one step (a uniform prior over exits).
+    """
+
+    beta: float = 0.1
+
+    def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
+        losses, gates = _all_steps(model, batch, depth, seed)
+        known = (batch.labels != IGNORED).to(losses.dtype)
+        exits = exit_distribution(gates)
+        expected = (exits * losses).sum(0)
+        entropy = -(exits * exits.clamp(min=1e-12).log()).sum(0)
+        steps = torch.arange(1, len(exits) + 1, device=exits.device, dtype=exits.dtype)
+        report = {"entropy": _mean(entropy, known).detach(), "exit_step": _mean((steps[:, None, None] * exits).sum(0), known).detach()}
+        return Terms(_mean(expected - self.beta * entropy, known), report)
+
+
+@dataclass(frozen=True)
+class GateOnly:
+    """Ouro's stage II: the gate learns to go on exactly where the next step still lowers the loss.
+
+    improvement_t = max(loss_(t-1) - loss_t, 0); the target of going on to t is sigmoid(slope (improvement_t - threshold)),
+    learned by binary cross-entropy on 1 - sigmoid(gate_(t-1)). Losses carry no gradient: freeze all but the gate.
+    """
+
+    slope: float = 50.0
+    threshold: float = 0.005
+
+    def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
+        if sum(depth) < 2:
+            raise InputError(f"the gate compares a step with the one before, so it needs at least 2 steps; got {depth}")
+        losses, gates = _all_steps(model, batch, depth, seed)
+        improvement = (losses[:-1] - losses[1:]).clamp(min=0).detach()
+        go_on = torch.sigmoid(self.slope * (improvement - self.threshold))
+        loss = F.binary_cross_entropy_with_logits(-gates[:-1], go_on, reduction="none")
+        known = (batch.labels != IGNORED).to(loss.dtype).expand_as(loss)
+        return Terms(_mean(loss, known), {"go_on": _mean(go_on, known).detach()})

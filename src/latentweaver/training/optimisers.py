@@ -1,0 +1,47 @@
+"""AdamW, and Muon for the matrices inside the blocks. Both are torch's own; this file only says which parameter goes where."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from latentweaver.errors import InputError
+
+Kind = Literal["adamw", "muon"]
+
+
+def optimisers(
+    model: nn.Module, kind: Kind, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+) -> list[torch.optim.Optimizer]:
+    """The optimisers of a model's trainable parameters.
+
+    Embeddings, the head, norms and biases are always AdamW's, and only matrices decay. With "muon" the other matrices are
+    Muon's (Jordan et al. 2024), its updates scaled to the size of AdamW's (arXiv 2502.16982), so that one learning rate and
+    one weight decay serve both.
+    """
+    if kind not in ("adamw", "muon"):
+        raise InputError(f"optimiser must be 'adamw' or 'muon', got {kind!r}")
+    outer = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = getattr(model, "lm_head", None)
+    outer |= {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    matrices, tables, vectors = [], [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (vectors if parameter.dim() < 2 else tables if id(parameter) in outer else matrices).append(parameter)
+    decaying = tables if kind == "muon" else matrices + tables
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    fused = all(parameter.is_cuda for parameter in decaying + vectors)
+    result: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused)]
+    if kind == "muon" and matrices:
+        result.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return result
+
+
+def trapezoid(update: int, updates: int, warmup: int, cooldown: float) -> float:
+    """The factor on the learning rate: a linear rise over `warmup` updates, flat, a linear fall over the last `cooldown` share."""
+    rise = min((update + 1) / warmup, 1.0) if warmup else 1.0
+    fall = min((updates - update) / max(math.ceil(cooldown * updates), 1), 1.0)
+    return rise * fall
