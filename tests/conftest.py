@@ -65,6 +65,6 @@ def tiny() -> Callable[..., lw.RecurrentDepthForCausalLM]:
 
     def make(seed: int = 0, **fields: Any) -> lw.RecurrentDepthForCausalLM:
         torch.manual_seed(seed)
-        return lw.RecurrentDepthForCausalLM(tiny_config(initializer_range=0.2, **fields)).eval()
+        return lw.RecurrentDepthForCausalLM(tiny_config(**{"initializer_range": 0.2, **fields})).eval()
 
     return make
