@@ -31,6 +31,7 @@ _HOME = {
     "RecurrentDepthModel": "latentweaver.models.recurrent_depth",
     "RecurrentDepthForCausalLM": "latentweaver.models.recurrent_depth",
     "continuous_thought": "latentweaver.models.continuous_thought",
+    "latent_block": "latentweaver.models.latent_block",
     "ContinuousThoughtConfig": "latentweaver.models.continuous_thought_config",
     "ContinuousThoughtForCausalLM": "latentweaver.models.continuous_thought",
     "LoopCache": "latentweaver.runtime.cache",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from latentweaver.models.config import RecurrentDepthConfig
     from latentweaver.models.continuous_thought import ContinuousThoughtForCausalLM, continuous_thought
     from latentweaver.models.continuous_thought_config import ContinuousThoughtConfig
+    from latentweaver.models.latent_block import latent_block
     from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM, RecurrentDepthModel
     from latentweaver.runtime.cache import LoopCache
     from latentweaver.runtime.thinking import think_for, think_until

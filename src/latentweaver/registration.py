@@ -14,7 +14,7 @@ import wrapt
 
 _OURS = {
     "transformers.models.auto.configuration_auto": ("config", "continuous_thought_config"),
-    "transformers.models.auto.modeling_auto": ("recurrent_depth", "continuous_thought"),
+    "transformers.models.auto.modeling_auto": ("recurrent_depth", "continuous_thought", "latent_block"),
 }
 
 

@@ -20,7 +20,7 @@ in order, embedding[p] = f(embedding[:p])[-1]; then one plain forward.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,11 +50,13 @@ class Trace:
         hidden: hidden states after the final norm, `[batch, sequence, width]`; 0 at padding that was never computed.
         inputs: what was fed, `[batch, sequence, width]`: embeddings, and thoughts at the latent tokens.
         memory: keys, values and mask of all columns, in the order in which they were computed.
+        layers: hidden states after the embedding and every layer, each `[batch, sequence, width]`, if they were asked for.
     """
 
     hidden: Float[Tensor, "batch sequence width"]
     inputs: Float[Tensor, "batch sequence width"]
     memory: Memory
+    layers: tuple[Tensor, ...] = ()
 
 
 class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, GenerationMixin):
@@ -175,36 +177,39 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         input_ids: Int[Tensor, "batch sequence"],
         attention_mask: Tensor | None = None,
         key: Int[Tensor, "batch"] | None = None,
+        layers: bool = False,
     ) -> Trace:
-        """All columns of a batch, latent tokens replaced by thoughts (see the top of this file).
+        """All columns of a batch, latent tokens replaced by thoughts (see the top of this file), with all `layers` if wanted.
 
         Raises:
             InputError: if a row's latent tokens are not next to each other, or its first token is one.
         """
         mask = _mask(attention_mask, input_ids)
         embeds = self.get_input_embeddings()(input_ids)
+        seen: list[tuple[Tensor, ...]] | None = [] if layers else None
         one_pass = self.config.feedback == "pause" and self.config.pause_passes == "one"
         layout = None if one_pass else Layout.of(input_ids, mask, self.config.latent_token_id)
         if layout is None:
-            hidden, memory = read_on(self.base, embeds, mask)
-            return Trace(hidden, embeds, memory)
+            hidden, memory = read_on(self.base, embeds, mask, layers=seen)
+            return Trace(hidden, embeds, memory, tuple(seen[0]) if seen else ())
         key = noise_keys(input_ids, mask, 0) if key is None else key
         embeds, mask, latent = layout.aligned(embeds), layout.aligned(mask), layout.aligned(layout.latent)
-        hidden, inputs, memory = self._thoughts(embeds, mask, latent, layout.edge, layout.thoughts, key)
-        return Trace(layout.restored(hidden), layout.restored(inputs), memory)
+        hidden, inputs, memory = self._thoughts(embeds, mask, latent, layout.edge, layout.thoughts, key, seen)
+        whole = tuple(layout.restored(torch.cat(parts, 1)) for parts in zip(*(seen or ()), strict=True))
+        return Trace(layout.restored(hidden), layout.restored(inputs), memory, whole)
 
     def _thoughts(
-        self, embeds: Tensor, mask: Tensor, latent: Tensor, edge: int, thoughts: int, key: Tensor
+        self, embeds: Tensor, mask: Tensor, latent: Tensor, edge: int, thoughts: int, key: Tensor, layers: list[tuple[Tensor, ...]] | None
     ) -> tuple[Tensor, Tensor, Memory]:
         """Hidden states, inputs and memory of aligned columns: thoughts are at `edge` to `edge + thoughts`."""
-        hidden, memory = read_on(self.base, embeds[:, :edge], mask[:, :edge])
+        hidden, memory = read_on(self.base, embeds[:, :edge], mask[:, :edge], layers=layers)
         computed, fed = [hidden], [embeds[:, :edge]]
         for place in range(edge, edge + thoughts):
             until = place + 1 if place + 1 < edge + thoughts else embeds.shape[1]
             thought = self.feedback(self, hidden[:, -1:], memory["mask"].sum(-1, keepdim=True), key)
             column = torch.where(latent[:, place, None, None], thought, embeds[:, place : place + 1])
             columns = torch.cat([column, embeds[:, place + 1 : until]], 1)
-            hidden, memory = read_on(self.base, columns, mask[:, place:until], memory)
+            hidden, memory = read_on(self.base, columns, mask[:, place:until], memory, layers)
             computed.append(hidden)
             fed.append(columns)
         return torch.cat(computed, 1), torch.cat(fed, 1), memory
@@ -384,24 +389,26 @@ class _Writer:
         return think_until(model, thought, halting, steps, min(options.get("min_steps") or 1, steps), watch=watch)
 
 
-def continuous_thought(
-    base: PreTrainedModel,
-    tokenizer: Any = None,
-    *,
-    markers: dict[str, str] = MARKERS,
-    **fields: Any,
-) -> ContinuousThoughtForCausalLM:
+def continuous_thought(base: PreTrainedModel, tokenizer: Any = None, **fields: Any) -> ContinuousThoughtForCausalLM:
     """Make a decoder of transformers think in continuous thoughts. Its weights are used, not copied.
 
     Args:
         base: a causal language model (GPT-2, Llama, SmolLM2, ...).
         tokenizer: where the markers are looked up; without it, give `latent_token_id` and so on, or go without markers.
-        markers: the names of the tokens "latent", "start" and "end"; leave one out for none. `add_markers` adds them.
-        fields: fields of `ContinuousThoughtConfig`.
+        fields: fields of `ContinuousThoughtConfig`; and `markers`, the names of the tokens "latent", "start" and "end", if they
+            are not COCONUT's. Leave one out for none. `add_markers` adds them to a tokenizer.
 
     Raises:
         InputError: a base without the needed interface, or markers that the tokenizer does not know.
     """
+    return wrap(ContinuousThoughtForCausalLM, base, tokenizer, **fields)
+
+
+Model = TypeVar("Model", bound=ContinuousThoughtForCausalLM)
+
+
+def wrap(kind: type[Model], base: PreTrainedModel, tokenizer: Any, markers: dict[str, str] = MARKERS, **fields: Any) -> Model:
+    """What `continuous_thought` does, for a class of models."""
     check_decoder(base)
     if tokenizer is not None:
         known = tokenizer.get_vocab()
@@ -409,8 +416,8 @@ def continuous_thought(
         if missing:
             raise InputError(f"the tokenizer has no token {', '.join(missing)}; add_markers(base, tokenizer) adds what is missing")
         fields = {**{f"{role}_token_id": known[name] for role, name in markers.items()}, **fields}
-    dtype = next(base.parameters()).dtype
-    model = ContinuousThoughtForCausalLM(ContinuousThoughtConfig(base.config, dtype=dtype, **fields), base)
+    config = kind.config_class(base.config, dtype=next(base.parameters()).dtype, **fields)
+    model = kind(config, base)
     model.feedback.to(base.get_input_embeddings().weight)
     model.generation_config = base.generation_config or model.generation_config
     return model.train(base.training)

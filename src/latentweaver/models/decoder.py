@@ -31,6 +31,7 @@ def read_on(
     inputs: Float[Tensor, "batch new width"],
     mask: Bool[Tensor, "batch new"],
     memory: Mapping[str, Any] | None = None,
+    layers: list[tuple[Tensor, ...]] | None = None,
 ) -> tuple[Float[Tensor, "batch new width"], Memory]:
     """Run a causal language model without its head over the next positions.
 
@@ -39,6 +40,7 @@ def read_on(
         inputs: embeddings of the next positions.
         mask: which of them are real.
         memory: what was read before; None at the beginning. Other entries than a memory's are ignored.
+        layers: a list that gets the hidden states after the embedding and after every layer, if wanted.
 
     Returns:
         Hidden states after the final norm, and the memory of everything read so far.
@@ -47,8 +49,15 @@ def read_on(
     positions = (whole.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
     cache = _opened(memory)
     output = base.base_model(
-        inputs_embeds=inputs, attention_mask=whole.long(), position_ids=positions, past_key_values=cache, use_cache=True
+        inputs_embeds=inputs,
+        attention_mask=whole.long(),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        output_hidden_states=layers is not None,
     )
+    if layers is not None:
+        layers.append(output.hidden_states)
     grown: Memory = {"mask": whole}
     for number, layer in enumerate(cache.layers):
         grown[f"keys.{number}"], grown[f"values.{number}"] = layer.keys, layer.values

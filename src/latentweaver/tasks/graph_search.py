@@ -107,16 +107,19 @@ class GraphSearch:
             said = path[stage + 1]
         return [*prompt, said], [*[IGNORED] * len(prompt), said]
 
-    def warm_up(self, graph: Graph, rng: random.Random, questions: int = 8) -> Row:
-        """Children of random nodes: `[R] v -> child`, many in one sequence."""
-        ids = self.edges(graph, rng)
-        labels = [IGNORED] * len(ids)
-        inner = [node for node in range(len(graph.children)) if graph.children[node]]
-        for node in rng.choices(inner, k=questions):
-            child = rng.choice(graph.children[node])
-            ids += [self.root, node, child]
-            labels += [IGNORED, IGNORED, child]
-        return ids, labels
+    def warm_up(self, rng: random.Random, edges: int, questions: int = 12) -> Row:
+        """One-hop questions about random edges, many in one sequence: `3 7 | 0 3 | ... [R] 0 [R] 3 [R]`, then 3 and 7 are asked for.
+
+        What is asked for stands in the labels only: the input goes on with the next question, so nothing can be copied from it.
+        """
+        pairs = [tuple(rng.sample(range(self.names), 2)) for _ in range(edges)]
+        ids = [token for a, b in pairs for token in (a, b, self.separator)]
+        labels, child = [IGNORED] * len(ids), IGNORED
+        for a, b in rng.choices(pairs, k=questions):
+            ids += [self.root, a]
+            labels += [child, IGNORED]
+            child = b
+        return [*ids, self.root], [*labels, child]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class SearchStream:
         graphs: a pool of graphs to draw from; identities, order and candidates are drawn anew every time.
         method: "thoughts", "cot" or "none".
         batch_size: samples in a batch.
-        warm_up: so many batches of one-hop questions come first.
+        warm_up: so many batches of one-hop questions come first; of half the size, for they are longer.
+        warm_up_grows: batches after which these get another edge, from three to as many as a graph may have.
         stages: after the warm-up, stage s begins at batch `stages[s]`.
         earlier: share of the samples that are from an earlier stage.
         seed: another seed, other samples.
@@ -139,6 +143,7 @@ class SearchStream:
     method: Method
     batch_size: int = 128
     warm_up: int = 0
+    warm_up_grows: int = 60
     stages: tuple[int, ...] = (0,)
     earlier: float = 0.1
     seed: int = 0
@@ -149,13 +154,13 @@ class SearchStream:
 
     def __getitem__(self, index: int) -> TokenBatch:
         rng = random.Random(f"{self.seed} {index}")
-        task, rows = self.task, []
-        stage = self.stage(max(index - self.warm_up, 0))
+        task = self.task
+        if index < self.warm_up:
+            edges = min(3 + index // self.warm_up_grows, task.maker.edges)
+            return TokenBatch.of([task.warm_up(rng, edges) for _ in range(self.batch_size // 2)])
+        stage, rows = self.stage(index - self.warm_up), []
         for _ in range(self.batch_size):
             graph = permuted(rng.choice(self.graphs), rng, task.names)
-            if index < self.warm_up:
-                rows.append(task.warm_up(graph, rng))
-            else:
-                now = rng.randrange(stage) if stage and rng.random() < self.earlier else stage
-                rows.append(task.sample(graph, self.method, now, rng))
+            now = rng.randrange(stage) if stage and rng.random() < self.earlier else stage
+            rows.append(task.sample(graph, self.method, now, rng))
         return TokenBatch.of(rows, task.latent)

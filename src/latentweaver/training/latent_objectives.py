@@ -1,8 +1,8 @@
 """What is asked of continuous thoughts. The number of thoughts is in the batch, so these pay no heed to the depth.
 
-    Answer        the labels after the thoughts, and nothing of the thoughts themselves (COCONUT, arXiv 2412.06769)
-    Distilled     the same model with the steps in words teaches it to answer without (CODI, arXiv 2502.21074)
-    ReadOut       the head, applied to each thought, should say the token of the steps that it stands for (LOTUS, arXiv 2606.31779)
+Answer        the labels after the thoughts, and nothing of the thoughts themselves (COCONUT, arXiv 2412.06769)
+Distilled     the same model with the steps in words teaches it to answer without (CODI, arXiv 2502.21074)
+ReadOut       the head, applied to each thought, should say the token of the steps that it stands for (LOTUS, arXiv 2606.31779)
 """
 
 from __future__ import annotations
