@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from latentweaver.checkpoints.formats import FORMATS, LLAMA_FAMILY, joined
-from latentweaver.checkpoints.names import NAMES, cache_folder, source_of
+from latentweaver.checkpoints.names import NAMES, source_of
 from latentweaver.checkpoints.reading import build, fill, finish, read_config, read_tensors
 from latentweaver.checkpoints.retrofit import retrofit_config, retrofit_tensors, split_layers
 from latentweaver.errors import CheckpointError, InputError
+from latentweaver.folders import cache_folder
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
 
 def load(
@@ -114,7 +114,7 @@ def load_tokenizer(path_or_name: str | os.PathLike[str]) -> Any:
             return AutoTokenizer.from_pretrained(target.parent, gguf_file=target.name)
         return AutoTokenizer.from_pretrained(target)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path_or_name} has no tokenizer that can be read: {error}") from error
+        raise CheckpointError(f"{path_or_name} has no tokenizer that can be read (tokenizer.json): {_first_line(error)}") from error
 
 
 def locate(path_or_name: str | os.PathLike[str]) -> Path:
@@ -160,7 +160,7 @@ def load_base(path_or_name: str | os.PathLike[str]) -> tuple[dict[str, Any], Ite
         base = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     except ImportError as error:
         raise CheckpointError(f"reading a GGUF needs two more packages: pip install gguf accelerate ({_first_line(error)})") from error
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # what a damaged file makes the reader stumble over is anybody's guess
         raise CheckpointError(f"{path} cannot be read as a GGUF of a Llama-family model: {_first_line(error)}") from error
     if base.config.model_type not in LLAMA_FAMILY:
         raise CheckpointError(f"{path} is a {base.config.model_type!r}; models of the Llama family are {', '.join(LLAMA_FAMILY)}")

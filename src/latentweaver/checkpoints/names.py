@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latentweaver.errors import CheckpointError
+from latentweaver.folders import cache_folder
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,6 @@ NAMES: dict[str, Name] = {
         retrofit={"prelude": 14, "core": 4, "coda": 12, "injection": "linear", "memory": 0.25},
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $LATENTWEAVER_CACHE, else latentweaver/ in the user's cache folder."""
-    if given := os.environ.get("LATENTWEAVER_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentweaver"
 
 
 def source_of(name: str) -> Path:

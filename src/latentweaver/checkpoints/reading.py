@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from latentweaver.errors import CheckpointError
+from latentweaver.errors import CheckpointError, InputError
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 
@@ -135,7 +135,15 @@ def _report(source: str, what: str, names: list[str]) -> None:
 
 
 def finish(model: nn.Module, device: str | torch.device) -> Any:
-    """The model on the device it shall run on; "auto" takes an accelerator if there is one."""
+    """The model on the device it shall run on; "auto" takes an accelerator if there is one.
+
+    Raises:
+        InputError: if there is no such device here.
+    """
     if device == "auto":
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"  # type: ignore[assignment]
-    return model.to(device)
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return model.to(found or "cpu")
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"cannot run on device {str(device)!r}: {str(error).splitlines()[0]}") from error

@@ -70,10 +70,11 @@ class RotaryTable(nn.Module):
     def inverse_frequencies(config: RecurrentDepthConfig) -> tuple[Float[Tensor, "half"], float]:
         """base^(-2i/D) for i < D/2, or transformers' own formula for a scaled kind (llama3, yarn, ...)."""
         parameters = config.rope_parameters
-        if parameters["rope_type"] != "default":
-            return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, "cpu")
-        even = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
-        return 1.0 / parameters["rope_theta"] ** (even / config.head_dim), 1.0
+        with torch.device("cpu"):  # also where the model is only being sketched on the meta device
+            if parameters["rope_type"] != "default":
+                return ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, "cpu")
+            even = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
+            return 1.0 / parameters["rope_theta"] ** (even / config.head_dim), 1.0
 
     def forward(
         self, positions: Float[Tensor, "batch sequence"], dtype: torch.dtype

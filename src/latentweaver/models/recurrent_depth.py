@@ -348,12 +348,9 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
         hidden = hidden if rows is None else hidden[rows]
         return Readout(logits=self.lm_head(hidden).float(), hidden=hidden)
 
-    @property
-    def exit_logit(self) -> Any:
-        """The learned gate (see `RecurrentDepthModel.exit_logit`); there only if the model has one."""
-        if self.model.exit_gate is None:
-            raise AttributeError("exit_logit")
-        return self.model.exit_logit
+    def exit_logit(self, thought: Thought) -> Float[Tensor, "batch sequence"]:
+        """The learned gate's logit of stopping at this step. See `RecurrentDepthModel.exit_logit`."""
+        return self.model.exit_logit(thought)
 
     def new_cache(self, policy: Any = "full", capacity: int = 64) -> LoopCache:
         """An empty cache of this model's shape; `policy` as in `LoopCache`."""
