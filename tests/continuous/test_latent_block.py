@@ -20,7 +20,7 @@ def test_jacobi_equals_coconut_after_as_many_iterations_as_thoughts(base: PreTra
     exact = chain(RAGGED).logits
     for iterations in range(5):
         block.iterations = iterations
-        error = float((block(RAGGED).logits - exact).abs().max())
+        error = float((block(RAGGED).logits - exact).detach().abs().max())
         assert (error < 1e-4) == (iterations >= 3)
     thought, expected = block.begin(PROMPT), chain.begin(PROMPT)
     for _ in range(3):
@@ -92,8 +92,8 @@ def test_bad_input(base: PreTrainedModel) -> None:
         lw.latent_block(base).begin(PROMPT)
     with pytest.raises(lw.InputError, match="a block feeds back"):
         lw.latent_block(base, feedback="pause", **MARKERS)
+    model = lw.latent_block(base, **MARKERS)
     with pytest.raises(lw.InputError, match="no block to refine"):
-        model = lw.latent_block(base, **MARKERS)
         model.think(model.begin(RAGGED))
     with pytest.raises(lw.InputError, match="context has 48"):
         lw.latent_block(base, num_thoughts=60, **MARKERS).begin(PROMPT)
