@@ -1,11 +1,12 @@
 """Several variants of the chains recipe side by side on one GPU, each a process, for a fixed time: which one learns.
 
-    python benchmarks/training/probe_chains.py OUT SECONDS name:field=value,field=value ...
+python benchmarks/training/probe_chains.py OUT SECONDS name:field=value,field=value ...
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import subprocess
 import sys
@@ -26,10 +27,8 @@ def one(folder: Path, seconds: float, overrides: dict) -> None:
         if time.monotonic() - began > seconds:
             raise TimeIsUp
 
-    try:
+    with contextlib.suppress(TimeIsUp):
         recipes.train("chains", folder=folder, report=report, **overrides)
-    except TimeIsUp:
-        pass
 
 
 def parse(spec: str) -> tuple[str, dict]:
@@ -51,7 +50,13 @@ def summary(out: Path) -> None:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         for line in lines:
             if "depth_2" in line or line is lines[-1]:
-                print({key: round(value, 3) if isinstance(value, float) else value for key, value in line.items() if key not in ("lr", "norm")})
+                print(
+                    {
+                        key: round(value, 3) if isinstance(value, float) else value
+                        for key, value in line.items()
+                        if key not in ("lr", "norm")
+                    }
+                )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from torch import nn
 
 from latentweaver.errors import InputError
 from latentweaver.evaluate.intervals import wilson
-from latentweaver.tasks.characters import IGNORED, Characters, collate
+from latentweaver.tasks.batches import IGNORED, collate
+from latentweaver.tasks.characters import Characters
 from latentweaver.tasks.problem import Split, Task, draw
 from latentweaver.thought import Reasoner
 

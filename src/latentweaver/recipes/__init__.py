@@ -1,6 +1,6 @@
 """Every published run as a typed function: `train("chains")` reproduces it, keyword arguments override it.
 
-    recipes.train("chains", folder="runs/chains", updates=200)
+recipes.train("chains", folder="runs/chains", updates=200)
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ __all__ = ["RECIPES", "Chains", "train"]
 
 
 def train(
-    name: str, folder: str | Path | None = None, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None, **overrides: Any
+    name: str,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    report: Callable[[dict[str, Any]], None] | None = None,
+    **overrides: Any,
 ) -> Path:
     """Run a recipe.
 

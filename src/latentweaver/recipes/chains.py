@@ -15,7 +15,8 @@ from typing import Any, Literal
 from latentweaver import tasks
 from latentweaver.evaluate import accuracy_against_steps
 from latentweaver.recipes.saving import save_reasoner
-from latentweaver.tasks.characters import Characters, Stream
+from latentweaver.tasks.batches import Stream
+from latentweaver.tasks.characters import Characters
 from latentweaver.training.depth import Curriculum, Uniform
 from latentweaver.training.loop import Settings, train
 from latentweaver.training.objectives import EveryStep

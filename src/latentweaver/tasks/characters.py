@@ -1,23 +1,8 @@
-"""One token a character: the vocabulary of the tasks, and problems as rows of token ids.
-
-What a model should say is aligned with the token after which it should say it: `labels[i]` answers `input_ids[: i + 1]`. For
-the answer that is the next token; for a hint it is a value that the text itself never shows.
-"""
+"""One token a character: the vocabulary of the tasks."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
-
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from latentweaver.errors import InputError
-from latentweaver.tasks.problem import Problem, Split, Task, draw
-
-IGNORED = -100
-"""The label of a token after which nothing in particular should be said."""
 
 PAD, END = "<pad>", "<end>"
 
@@ -50,88 +35,3 @@ class Characters:
         """The text of ids up to the end of the answer, padding left out."""
         text = "".join(self.tokens[number] for number in ids if number != self.pad)
         return text.partition(END)[0]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Problems as tensors, padded on the right.
-
-    Attributes:
-        input_ids: prompt and answer, `[batch, sequence]`.
-        labels: what should be said after each token, or `IGNORED`.
-        depth: steps in a row that each label needs; 0 where it needs none or where there is no label.
-        is_answer: whether a label belongs to the answer (its end included), rather than to a hint.
-    """
-
-    input_ids: Int[Tensor, "batch sequence"]
-    labels: Int[Tensor, "batch sequence"]
-    depth: Int[Tensor, "batch sequence"]
-    is_answer: Int[Tensor, "batch sequence"]
-
-    def to(self, device: str | torch.device) -> Batch:
-        """The same on another device."""
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.labels, self.depth, self.is_answer))
-        return Batch(*moved)
-
-    def pin_memory(self) -> Batch:
-        """The same in page-locked memory (what a torch DataLoader calls)."""
-        return Batch(*(tensor.pin_memory() for tensor in (self.input_ids, self.labels, self.depth, self.is_answer)))
-
-
-def collate(problems: list[Problem], characters: Characters, hints: bool = True, multiple: int = 1) -> Batch:
-    """Problems as one batch; the length is rounded up to a multiple. Without `hints` only answers are labelled."""
-    longest = max(len(problem.prompt) + len(problem.answer) for problem in problems)
-    shape = (len(problems), -(-longest // multiple) * multiple)
-    input_ids = torch.full(shape, characters.pad)
-    labels = torch.full(shape, IGNORED)
-    depth = torch.zeros(shape, dtype=torch.long)
-    is_answer = torch.zeros(shape, dtype=torch.bool)
-    for row, problem in enumerate(problems):
-        ids = characters.encode(problem.prompt + problem.answer)
-        start = len(problem.prompt) - 1
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        if hints and problem.hints:
-            places, values, depths = zip(*problem.hints, strict=True)
-            places = torch.tensor(places)
-            labels[row, places] = torch.tensor([characters.ids[value] for value in values])
-            depth[row, places] = torch.tensor(depths)
-        labels[row, start : len(ids)] = torch.tensor([*ids[start + 1 :], characters.end])
-        depth[row, start : len(ids) - 1] = problem.difficulty + 1  # the answer looks the value up once more
-        is_answer[row, start : len(ids)] = True
-    return Batch(input_ids, labels, depth, is_answer)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """An endless list of training batches: batch i depends on (seed, i) alone, so any worker can make any of them.
-
-    The problems of one batch have a common `size`, which keeps their lengths near each other and padding small.
-
-    Attributes:
-        task: where problems come from.
-        difficulties: the lowest and highest difficulty; each problem's is drawn uniformly.
-        batch_size: problems in a batch.
-        seed: another seed, other problems.
-        hints: whether hints are labelled too.
-        split: the side of the split.
-        multiple: lengths are rounded up to a multiple of this, so that a compiled model sees few shapes.
-        grow: batches over which size and difficulty rise from the smallest to their full range; 0 for the full range at once.
-    """
-
-    task: Task
-    difficulties: tuple[int, int]
-    batch_size: int
-    seed: int = 0
-    hints: bool = True
-    split: Split = "train"
-    multiple: int = 32
-    grow: int = 0
-
-    def __getitem__(self, index: int) -> Batch:
-        rng = random.Random(f"{self.seed} {index}")
-        grown = min(1.0, (index + 1) / self.grow) if self.grow else 1.0
-        low, high = self.difficulties
-        high = max(low, round(grown * high))
-        size = grown * rng.random()
-        problems = [draw(self.task, self.split, rng.randint(low, high), rng, size) for _ in range(self.batch_size)]
-        return collate(problems, Characters(self.task.characters), self.hints, self.multiple)

@@ -51,7 +51,9 @@ def load(folder: Path, model: nn.Module, optimisers: list[torch.optim.Optimizer]
     except Exception as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
     different = [
-        f"{name} was {content['settings'].get(name)!r}, is {value!r}" for name, value in settings.items() if content["settings"].get(name) != value
+        f"{name} was {content['settings'].get(name)!r}, is {value!r}"
+        for name, value in settings.items()
+        if content["settings"].get(name) != value
     ]
     if different:
         raise CheckpointError(f"{path} was made with other settings: {'; '.join(different)}")

@@ -45,6 +45,7 @@ class Settings:
         accumulate: batches to an update.
         precision: "bf16" for autocast, "fp32" for none.
         compile: compile the model's blocks.
+        recompute: keep no activations inside blocks and compute them again on the way back: less memory, a third more time.
         workers: processes that make batches; 0 to make them in this one.
         checkpoint_every: updates between checkpoints.
         log_every: updates between lines of the log.
@@ -63,6 +64,7 @@ class Settings:
     accumulate: int = 1
     precision: Literal["bf16", "fp32"] = "fp32"
     compile: bool = False
+    recompute: bool = False
     workers: int = 0
     checkpoint_every: int = 500
     log_every: int = 10
@@ -80,7 +82,7 @@ class Settings:
 
     def that_matter(self) -> dict[str, Any]:
         """The fields a resumed run must share with the run it resumes; the others only say where and how often."""
-        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile")
+        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile", "recompute")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -127,6 +129,8 @@ def train(
         if not resume:
             raise InputError(f"{folder} already holds a training run; resume it, or choose another folder")
         done = checkpoint.load(folder, model, steppers, settings.that_matter())
+    if settings.recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a transformers model
     if settings.compile:
         compile_blocks(model)
     autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext()

@@ -1,12 +1,13 @@
 """What is asked of a thought: small objects that turn a batch and a depth into one number to descend.
 
     LastStep        the labels, read once after the last step (Huginn's next-token loss at a sampled depth)
+    EachSequence    the same, every sequence with its own number of steps (Parcae's)
     EveryStep       the labels, read after every step with gradient, where they can be known by then
     ExpectedExit    Ouro's first stage: the losses of all steps weighed by a learned exit, plus its entropy
     GateOnly        Ouro's second stage: the gate alone learns where another step still pays
 
 Writing another: a callable that takes (model, batch, (n, k), seed) and returns `Terms`. The batch needs `input_ids` and
-`labels`, aligned as in `tasks.characters` (the label of a token is what should be said after it), and for
+`labels`, aligned as in `tasks.batches` (the label of a token is what should be said after it), and for
 `EveryStep` also `depth` and `is_answer` if it is told to look at them.
 """
 
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from latentweaver.errors import InputError
 from latentweaver.thought import Reasoner, Thought
+from latentweaver.training.depth import TruncatedPoisson
 
 IGNORED = -100
 Depth = tuple[int, int]
@@ -53,7 +55,9 @@ def _warm(model: Reasoner, batch: Any, without: int, seed: int) -> Thought:
     return thought
 
 
-def token_losses(logits: Float[Tensor, "batch sequence vocabulary"], labels: Int[Tensor, "batch sequence"]) -> Float[Tensor, "batch sequence"]:
+def token_losses(
+    logits: Float[Tensor, "batch sequence vocabulary"], labels: Int[Tensor, "batch sequence"]
+) -> Float[Tensor, "batch sequence"]:
     """Cross-entropy of every position; 0 where the label is IGNORED."""
     return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(labels)
 
@@ -77,6 +81,27 @@ class LastStep:
         right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
         loss = _mean(token_losses(logits, batch.labels), known)
         return Terms(loss, {"accuracy": _mean(right, known).detach()}, (before.detach(), thought.state.detach()))
+
+
+@dataclass(frozen=True)
+class EachSequence:
+    """The labels, read once; each sequence takes its own number of steps, the last `sampler.backprop` of them with gradients.
+
+    The depth that the loop draws is not used: one number for the whole batch is what this objective replaces.
+    """
+
+    sampler: TruncatedPoisson
+
+    def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
+        totals = self.sampler.per_sequence(seed, batch.input_ids.shape[0]).to(batch.input_ids.device)[:, None, None]
+        thought = _warm(model, batch, 0, seed)
+        for step in range(1, int(totals.max()) + 1):
+            within = step > totals - self.sampler.backprop + 1  # the first step with gradient starts from a state without
+            state = torch.where(within, thought.state, thought.state.detach())
+            moved = model.think(thought.branch(state))
+            thought = moved.branch(torch.where(step <= totals, moved.state, state))
+        known = (batch.labels != IGNORED).float()
+        return Terms(_mean(token_losses(model.read(thought).logits, batch.labels), known), {"steps": totals.float().mean()})
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The failures of the literature, recognised while they happen and said in words.
 
-    non-finite          the loss or the gradient is no longer a number; training must stop
-    spike               the loss jumps far above what it has been
-    tokens alike        the states of different tokens point the same way (Huginn's first failed run: correlation to 1)
-    state ignored       steps no longer move the state, from the very first on (its second failed run)
+non-finite          the loss or the gradient is no longer a number; training must stop
+spike               the loss jumps far above what it has been
+tokens alike        the states of different tokens point the same way (Huginn's first failed run: correlation to 1)
+state ignored       steps no longer move the state, from the very first on (its second failed run)
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Watch:
         correlation, change = float(token_correlation(after)), float(state_change(before, after))
         warnings = []
         if correlation > self.alike:
-            warnings.append(f"tokens alike: the states of different tokens have a mean cosine of {correlation:.3f}; they hold nothing of their own")
+            warnings.append(
+                f"tokens alike: the states of different tokens have a mean cosine of {correlation:.3f}; they hold nothing of their own"
+            )
         if change < self.still:
             warnings.append(f"state ignored or settled: a step moves the state by {change:.1e} of its norm; more steps cannot help")
         return {"token_correlation": correlation, "state_change": change}, warnings
