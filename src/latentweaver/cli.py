@@ -101,7 +101,8 @@ class Models:
     def __call__(self) -> None:
         from rich.table import Table
 
-        from latentweaver.checkpoints.names import NAMES, cache_folder
+        from latentweaver.checkpoints.names import NAMES
+        from latentweaver.folders import cache_folder
         from latentweaver.console import make_console
 
         table = Table(box=None, padding=(0, 2, 0, 0))

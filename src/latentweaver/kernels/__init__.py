@@ -33,7 +33,7 @@ class _Local(threading.local):
 
     library: Any = None
     threads: int = 1
-    blocks: dict[int, Any] = {}  # noqa: RUF012 (replaced, never changed in place)
+    blocks: dict[int, Any] = {}  # replaced, never changed in place
 
 
 _local = _Local()
@@ -68,13 +68,24 @@ def _plain(x: Tensor, dtype: torch.dtype) -> bool:
     return x.dtype is dtype and x.is_contiguous() and x.is_cpu and type(x) in _PLAIN
 
 
-def linear(x: Float[Tensor, "... width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, "out"] | None = None) -> Float[Tensor, "... out"]:
-    """x W^T + b."""
+def linear(
+    x: Float[Tensor, "... width"],
+    weight: Float[Tensor, "out width"],
+    bias: Float[Tensor, "out"] | None = None,
+    scale: Float[Tensor, "out"] | None = None,
+) -> Float[Tensor, "... out"]:
+    """x W^T + b; with a `scale`, W is its rows times 8-bit whole numbers."""
     out, width = weight.shape
-    if out > 2 and (fast := _fits(x, weight, bias)):
+    fast = _fits(x, bias)
+    if fast and out > 2 and _plain(weight, x.dtype if scale is None else torch.int8) and (scale is None or _plain(scale, torch.float32)):
         y = x.new_empty((*x.shape[:-1], out))
-        fast.linear(_TYPES[x.dtype], weight.data_ptr(), None, x.data_ptr(), _pointer(bias), y.data_ptr(), x.numel() // width, width, out, _local.threads)
+        fast.linear(
+            _TYPES[x.dtype], weight.data_ptr(), _pointer(scale), x.data_ptr(), _pointer(bias), y.data_ptr(),
+            x.numel() // width, width, out, _local.threads,
+        )  # fmt: skip
         return y
+    if scale is not None:
+        weight = weight.to(x.dtype) * scale[:, None].to(x.dtype)
     return F.linear(x, weight, bias)
 
 
@@ -104,7 +115,9 @@ def rotate(
         y = torch.empty_like(x)
         table = width if cos.shape[0] == batch else 0
         half = layout == "half"
-        fast.rotate(_TYPES[x.dtype], x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), batch * sequence, heads, width, half, table)
+        fast.rotate(
+            _TYPES[x.dtype], x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), batch * sequence, heads, width, half, table
+        )
         return y
     partner = x.roll(width // 2, -1) if layout == "half" else x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return x * cos + partner * sin
@@ -130,7 +143,14 @@ def attend_one(
 ) -> Float[Tensor, "batch 1 heads head"] | None:
     """softmax(q k^T * scaling) v for one query a row; None where there is no fast way."""
     fast = _local.library
-    if fast is None or q.shape[2] != 1 or q.dtype not in _TYPES or not _plain(q, q.dtype) or k.dtype is not q.dtype or v.dtype is not q.dtype:
+    if (
+        fast is None
+        or q.shape[2] != 1
+        or q.dtype not in _TYPES
+        or not _plain(q, q.dtype)
+        or k.dtype is not q.dtype
+        or v.dtype is not q.dtype
+    ):
         return None
     batch, heads, _, width = q.shape
     groups, length = k.shape[1:3]

@@ -18,7 +18,13 @@ _PLACEMENTS = {"pre": 0, "peri": 1, "sandwich": 2}
 
 
 class _Matrix(ctypes.Structure):
-    _fields_ = [("w", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("in_", ctypes.c_long), ("out", ctypes.c_long)]
+    _fields_ = [
+        ("w", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("in_", ctypes.c_long),
+        ("out", ctypes.c_long),
+    ]
 
 
 class Weights(ctypes.Structure):
@@ -44,6 +50,8 @@ def describe(block: Any, dtype: torch.dtype) -> Weights | None:
     for tensor in block.parameters():
         if not (tensor.is_cpu and tensor.is_contiguous() and type(tensor) is nn.Parameter and tensor.dtype in (dtype, torch.int8)):
             return None
+    if any(name.endswith(".scale") and not (scale.is_cpu and scale.dtype is torch.float32) for name, scale in block.named_buffers()):
+        return None
     attention, mlp = block.attention, block.mlp
     if not mlp.swiglu or min(layer.out_features for layer in (attention.k_proj, attention.o_proj)) < 3:
         return None
@@ -76,4 +84,6 @@ def usable(x: Tensor, mask: Any, rotary: tuple[Tensor, Tensor], length: int) -> 
     """Whether the inputs are what the call takes: one new position a row, and a mask of one row each if there is one."""
     if mask is not None and not (isinstance(mask, Tensor) and mask.dtype is torch.bool and mask.shape == (x.shape[0], 1, 1, length)):
         return False
-    return all(t.is_contiguous() and type(t) is Tensor and t.dtype is x.dtype for t in (x, *rotary)) and (mask is None or mask.is_contiguous())
+    return all(t.is_contiguous() and type(t) is Tensor and t.dtype is x.dtype for t in (x, *rotary)) and (
+        mask is None or mask.is_contiguous()
+    )

@@ -32,8 +32,8 @@ from latentweaver.runtime.slots import Pass
 class Linear(nn.Linear):
     """x W^T + b; fast for few rows (see `kernels`)."""
 
-    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... out"]:
-        return kernels.linear(x, self.weight, self.bias)
+    def forward(self, input: Float[Tensor, "... width"]) -> Float[Tensor, "... out"]:
+        return kernels.linear(input, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
