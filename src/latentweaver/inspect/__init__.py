@@ -31,6 +31,22 @@ _HOME = {
     "Labels": "labels",
     "label": "labels",
     "label_path": "labels",
+    "Bench": "interventions",
+    "examine": "interventions",
+    "Examination": "interventions",
+    "leading_eigenvalues": "spectra",
+    "largest_singular_value": "spectra",
+    "lyapunov_exponents": "spectra",
+    "Jacobian": "spectra",
+    "task_decodability": "separability",
+    "separability_by_step": "separability",
+    "probe": "probes",
+    "probe_by_step": "probes",
+    "train_monitor": "probes",
+    "LeakWarning": "probes",
+    "bits_about": "information",
+    "calibrate_bits": "information",
+    "token_bits": "information",
 }
 
 __all__ = [*_HOME]

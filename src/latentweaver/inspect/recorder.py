@@ -154,7 +154,7 @@ class _Segment:
         self.batch, self.sequence, _ = first.state.shape
         self.positions = _positions(recorder.tokens, self.sequence)
         self.whole = len(self.positions) == self.sequence and bool((self.positions.diff() == 1).all())
-        self.dtype = _coarsest(recorder.model, first.state)
+        self.dtype = coarsest_dtype(recorder.model, first.state)
         self.last = -1
         self.steps: list[int] = []
         self.taken = np.zeros(self.batch, np.int64)
@@ -301,7 +301,7 @@ def _positions(tokens: int | slice | Sequence[int] | None, sequence: int) -> Int
     return torch.tensor([token % sequence for token in chosen])
 
 
-def _coarsest(model: Any, state: Tensor) -> str:
+def coarsest_dtype(model: Any, state: Tensor) -> str:
     """The dtype with the largest rounding error among the state's and the floating-point weights'."""
     dtypes = {state.dtype}
     if isinstance(model, torch.nn.Module):

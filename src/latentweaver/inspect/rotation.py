@@ -118,18 +118,17 @@ def rotation(tail: Float[ndarray, "n width"], noise: float = 0.0) -> Rotation:
 
 def principal_directions(centred: Float[ndarray, "n width"], count: int) -> Float[ndarray, "count width"]:
     """Orthonormal directions of largest variance, at most `count`, those below a thousandth of the first left out."""
-    left, values, right = _thin_svd(centred)
-    kept = max(1, int((values[:count] > 1e-3 * values[0]).sum())) if len(values) and values[0] > 0 else 1
-    return right[:kept]
-
-
-def _thin_svd(x: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    if x.shape[1] <= 4 * x.shape[0]:
-        return np.linalg.svd(x, full_matrices=False)
-    # wide: rotate the few rows first
-    q, r = np.linalg.qr(x.T)
-    left, values, right = np.linalg.svd(r.T, full_matrices=False)
-    return left, values, right @ q.T
+    n, width = centred.shape
+    if width <= n:
+        squares, vectors = np.linalg.eigh(centred.T @ centred)
+        directions = vectors.T[::-1]
+    else:
+        squares, vectors = np.linalg.eigh(centred @ centred.T)
+        directions = (vectors.T @ centred)[::-1]
+    squares = squares[::-1]
+    kept = max(1, int((squares[:count] > 1e-6 * squares[0]).sum())) if squares[0] > 0 else 1
+    directions = directions[:kept]
+    return directions / np.maximum(np.linalg.norm(directions, axis=-1, keepdims=True), 1e-300)
 
 
 @lru_cache(maxsize=64)
