@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -323,9 +323,23 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__(config)
+        first = vars(self).pop("_generation_config")
         self.model = RecurrentDepthModel(config)
+        self.generation_config = first
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Kept by the model without its head, which TRL calls by itself: both must find the same dial."""
+        return self.model.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig) -> None:
+        if "model" in self._modules:
+            self.model.generation_config = value
+        else:  # transformers sets it before there is a model to keep it
+            vars(self)["_generation_config"] = value
 
     def begin(
         self,
