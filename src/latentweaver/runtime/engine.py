@@ -38,6 +38,7 @@ from torch import Tensor
 
 from latentweaver.errors import InputError
 from latentweaver.halting import View
+from latentweaver.kernels import native
 from latentweaver.runtime.cache import Policy
 from latentweaver.runtime.request import Busy, Event, Handle, Reason, Request
 from latentweaver.runtime.rows import Rows, Table, gather, table_of, thought_of
@@ -102,6 +103,8 @@ class Engine:
         policy: which steps' keys are kept, as in `LoopCache`.
         chunk: most positions of prompts in one pass.
         queue: requests that may wait for a slot.
+        patience: ticks that a token which has been thought about enough may wait for others to be read with. Reading a few
+            rows costs as much as reading many (the weights of prelude, coda and head are fetched either way).
         reuse: whether prompts take over keys of a common beginning.
 
     Raises:
@@ -118,6 +121,7 @@ class Engine:
         policy: str | Policy = "full",
         chunk: int = 256,
         queue: int = 256,
+        patience: int = 0,
         reuse: bool = True,
     ) -> None:
         if chunk < 1 or queue < 1:
@@ -126,7 +130,7 @@ class Engine:
         self.model = model
         self.capacity = min(context, capacity or context)
         self.slots = model.new_slots(slots=slots, capacity=self.capacity, max_steps=max_steps, policy=policy)
-        self.chunk, self.queue, self.reuse = chunk, queue, reuse
+        self.chunk, self.queue, self.patience, self.reuse = chunk, queue, patience, reuse
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []
         self.free = list(range(slots))  # the one given back longest ago comes first
@@ -152,9 +156,12 @@ class Engine:
         self.waiting.append(Running(self.model, handle, self.capacity, self.slots.max_steps))
         return handle
 
-    @torch.no_grad()
     def tick(self) -> list[Event]:
         """One pass; what happened in it, in no particular order."""
+        with native(self.model.device):
+            return self._tick()
+
+    def _tick(self) -> list[Event]:
         events = self._drop_cancelled()
         self._admit()
         chosen = self._choose()
@@ -163,7 +170,7 @@ class Engine:
             self._begin([running for running in thinking if _front(running).next.rows is None])
             events += self._halt(self._think(thinking))
         reading = [running for running in chosen if running.handle.reason is None and _front(running).halted]
-        if reading:
+        if reading and self._due(reading):
             events += self._speak(self._read(reading))
         self.running = [running for running in self.running if running.handle.reason is None]
         self.counts.ticks += 1
@@ -228,6 +235,14 @@ class Engine:
                 room -= count
             chosen.append(running)
         return chosen
+
+    def _due(self, reading: list[Running]) -> bool:
+        """Whether those who have been thought about enough are read now: they are many, or have waited long enough."""
+        if 2 * len(reading) >= len(self.running) or max(_front(running).waited for running in reading) >= self.patience:
+            return True
+        for running in reading:
+            _front(running).waited += 1
+        return False
 
     # The three verbs ------------------------------------------------------------------------------------------------
 

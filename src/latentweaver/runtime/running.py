@@ -50,7 +50,8 @@ class Front:
         stretches: the positions, in order.
         limit: steps at most.
         turn: which stretch is next.
-        halted: thinking is over, reading has begun.
+        halted: thinking is over, reading comes next.
+        waited: ticks since then.
         first: states before the first step, kept until a halting rule has seen all of them.
         memory: what the halting rule remembers.
         logits: of the last position, if the rule has already had it read out.
@@ -62,6 +63,7 @@ class Front:
         self.limit = limit
         self.turn = 0
         self.halted = False
+        self.waited = 0
         self.first: list[Tensor] = []
         self.memory: Rows | None = None
         self.logits: Float[Tensor, "vocabulary"] | None = None
