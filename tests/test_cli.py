@@ -97,6 +97,14 @@ def test_models_lists_the_names_and_how_to_get_them(lw_command, monkeypatch, tmp
     assert "smollm2-135m" in lw_command("models")[1]
 
 
+def test_the_shipped_reasoner_answers_once_it_has_thought_long_enough(lw_command):
+    """r=3, k=7, q=10: the last digit is known after two dependent sums, and said a step later."""
+    code, out, _ = lw_command("think", "r=3 k=r+4 q=k+r ?q=", "--model", "weaver-chains", "--steps", "1,3,12", "--tokens", "2")
+    assert code == 0
+    answers = re.findall(r"^steps (\d+)\n(.*)$", out, re.M)
+    assert answers[1:] == [("3", "0"), ("12", "0")] and answers[0][1] != "0"
+
+
 def test_settings_of_the_dial():
     assert settings("1, 4,16") == ["1", "4", "16"]
     assert settings("first:32,8") == ["first:32,8"] and settings(None) == [None]

@@ -11,7 +11,7 @@ import latentweaver as lw
 from latentweaver.checkpoints import names
 
 pytestmark = pytest.mark.slow
-TEXT = "Gravity is the force that pulls things towards each other. The capital of France is"
+TEXT = "The capital of France is"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_it_writes_what_the_base_writes_and_thinks_when_asked(cached, base, ids)
 def test_a_left_padded_batch(cached):
     model, tokenizer = lw.load("smollm2-135m", device="cpu"), lw.load_tokenizer("smollm2-135m")
     tokenizer.padding_side = "left"
-    prompts = ["The sky is", TEXT]
+    prompts = ["The sky is", "Gravity is the force that pulls things towards each other."]
     batch = tokenizer(prompts, return_tensors="pt", padding=True)
     together = model(**batch, num_steps=3).logits[:, -1]
     for row, prompt in enumerate(prompts):

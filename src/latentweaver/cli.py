@@ -109,10 +109,10 @@ class Models:
         for column in ("name", "where", "what it is"):
             table.add_column(column, no_wrap=column != "what it is")
         for name, known in NAMES.items():
-            if (cache_folder() / name / "config.json").is_file():
-                where = "converted"
-            elif known.find() is not None:
+            if known.find() is not None:
                 where = "installed"
+            elif (cache_folder() / name / "config.json").is_file():
+                where = "converted"
             else:
                 where = f"get it: {known.install}"
             table.add_row(name, where, known.about)

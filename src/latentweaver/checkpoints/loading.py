@@ -130,7 +130,7 @@ def locate(path_or_name: str | os.PathLike[str]) -> Path:
         raise CheckpointError(f"{path} is neither a checkpoint folder nor a GGUF file")
     text = str(path_or_name)
     if text in NAMES:
-        return _converted(text)
+        return source_of(text) if NAMES[text].retrofit is None else _converted(text)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -190,7 +190,7 @@ def _converted(name: str) -> Path:
         return folder
     source = source_of(name)
     fields, tensors = load_base(source)
-    model = retrofit_tensors(fields, tensors, **NAMES[name].retrofit)
+    model = retrofit_tensors(fields, tensors, **(NAMES[name].retrofit or {}))
     save(model, folder, load_tokenizer(source))
     note.write_text(json.dumps(recipe))
     return folder

