@@ -8,7 +8,7 @@ dynamics, labels      how a path moves: quantities, and names for it with their 
 rotation              is there an orbit, and of what period
 interventions         replay, extend, kick, reseed: what only the owner of the map can ask
 spectra               eigenvalues, singular values, Lyapunov exponents, matrix-free
-lens, bank            what the model would have said at each step
+lens, tuned, bank     what the model would have said at each step
 separability, probes, information   what a state holds
 patching              whether it is used
 
@@ -47,6 +47,19 @@ _HOME = {
     "bits_about": "information",
     "calibrate_bits": "information",
     "token_bits": "information",
+    "read_steps": "lens",
+    "coda_lens": "lens",
+    "head_lens": "lens",
+    "find_flips": "lens",
+    "alarm_threshold": "lens",
+    "block_effect": "lens",
+    "tune_lens": "tuned",
+    "lens_divergence": "tuned",
+    "build_bank": "bank",
+    "interchange": "patching",
+    "disturb": "patching",
+    "think_with": "patching",
+    "verdict": "patching",
 }
 
 __all__ = [*_HOME]

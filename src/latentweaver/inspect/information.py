@@ -3,7 +3,7 @@
     I(Y; X) >= H(Y) - CE,   CE = mean of -log2 q(y | x) on items whose groups the probe q has not seen
 
 (the variational bound of Barber and Agakov 2003; with a limited probe, the usable information of Xu et al., arXiv 2002.10689). It is
-a lower bound: what a linear probe cannot read is not counted, and too few items lower it further. how much lower, `calibrate_bits`
+a lower bound: what a linear probe cannot read is not counted, and too few items lower it further. How much lower, `calibrate_bits`
 measures on channels of the same size whose information is known exactly.
 
 Beside it belongs what a written chain of thought spends on the same: the bits of its tokens (`token_bits`), and what a bag of its words says

@@ -152,7 +152,7 @@ class _Segment:
     def __init__(self, recorder: Recorder, first: Thought, number: int) -> None:
         self.recorder = recorder
         self.batch, self.sequence, _ = first.state.shape
-        self.positions = _positions(recorder.tokens, self.sequence)
+        self.positions = positions_of(recorder.tokens, self.sequence)
         self.whole = len(self.positions) == self.sequence and bool((self.positions.diff() == 1).all())
         self.dtype = coarsest_dtype(recorder.model, first.state)
         self.last = -1
@@ -289,7 +289,7 @@ def _npy_header(count: int, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return b"\x93NUMPY\x01\x00" + (246).to_bytes(2, "little") + repr(said).encode("latin1").ljust(245) + b"\n"
 
 
-def _positions(tokens: int | slice | Sequence[int] | None, sequence: int) -> Int[Tensor, "tokens"]:
+def positions_of(tokens: int | slice | Sequence[int] | None, sequence: int) -> Int[Tensor, "tokens"]:
     if isinstance(tokens, int):
         tokens = [tokens]
     if tokens is None or isinstance(tokens, slice):
