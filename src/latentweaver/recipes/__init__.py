@@ -12,10 +12,11 @@ from typing import Any
 
 from latentweaver.errors import InputError
 from latentweaver.recipes.chains import Chains
+from latentweaver.recipes.superposition import Superposition
 
-RECIPES: dict[str, type] = {"chains": Chains}
+RECIPES: dict[str, type] = {"chains": Chains, "superposition": Superposition}
 
-__all__ = ["RECIPES", "Chains", "train"]
+__all__ = ["RECIPES", "Chains", "Superposition", "train"]
 
 
 def train(

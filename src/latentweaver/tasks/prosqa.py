@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class ProsQA:
         path = rng.choice(graph.shortest_paths())
         return Item(
             question=f"{' '.join(facts)} Is {names[graph.root]} a {candidates[0]} or {candidates[1]}?",
-            steps=tuple(sentence(names[a], names[b]) for a, b in zip(path, path[1:], strict=False)),
+            steps=tuple(sentence(names[a], names[b]) for a, b in pairwise(path)),
             answer=sentence(names[graph.root], names[graph.target]),
             graph=graph,
             names=names,
