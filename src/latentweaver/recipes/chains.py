@@ -38,6 +38,7 @@ class Chains:
         low_steps, high_steps: bounds of the number of steps of an update, drawn uniformly.
         backprop: how many of them have gradients.
         warm_steps, warm_updates, rise_updates: the upper bound is `warm_steps` for the first updates, then rises linearly.
+        hints: whether values are supervised where they become known, or answers alone.
         solvable_only: whether a value is asked for only once there were as many steps as it is deep.
         answer_weight: how much a label of the answer counts beside one of a statement.
         batch_size: problems to an update.
@@ -62,6 +63,7 @@ class Chains:
     warm_steps: int = 2
     warm_updates: int = 1000
     rise_updates: int = 2000
+    hints: bool = True
     solvable_only: bool = True
     answer_weight: float = 4.0
     batch_size: int = 128
@@ -144,7 +146,7 @@ class Chains:
                 field="high",
                 hold=self.warm_updates,
             ),
-            Stream(self.task, (1, self.depth), self.batch_size, seed=self.seed, grow=self.grow),
+            Stream(self.task, (1, self.depth), self.batch_size, seed=self.seed, hints=self.hints, grow=self.grow),
             settings,
             folder,
             resume,

@@ -20,7 +20,7 @@ from torch import nn
 from latentweaver.errors import InputError, LatentweaverError
 from latentweaver.training import checkpoint
 from latentweaver.training.depth import DepthSampler
-from latentweaver.training.objectives import Objective
+from latentweaver.training.objectives import Objective, Terms
 from latentweaver.training.optimisers import Kind, optimisers, trapezoid
 from latentweaver.training.watch import Watch
 
@@ -139,7 +139,7 @@ def train(
     for update in range(done, settings.updates):
         torch.manual_seed(settings.seed * 1_000_003 + update)
         rate = settings.lr * trapezoid(update, settings.updates, settings.warmup, settings.cooldown)
-        steps, loss = depth(update), 0.0
+        steps, loss, terms = depth(update), 0.0, Terms(torch.zeros(()))
         for part in range(settings.accumulate):
             batch = next(source).to(device)
             with autocast:

@@ -125,11 +125,13 @@ class EveryStep:
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
         without, with_gradient = depth
         thought = _warm(model, batch, without, seed)
-        known = (batch.labels != IGNORED).float()
+        if with_gradient < 1:
+            raise InputError(f"every-step supervision needs at least one step with gradient, got {depth}")
+        known = asked = (batch.labels != IGNORED).float()
         if self.answer_weight != 1:
             known = torch.where(batch.is_answer, self.answer_weight * known, known)
-        total, weights = 0.0, 0.0
-        before = thought.state
+        total, weights = torch.zeros((), device=known.device), 0.0
+        before, logits = thought.state, known[..., None]
         for step in range(without + 1, without + with_gradient + 1):
             before = thought.state
             if self.truncate and step > without + 1:
