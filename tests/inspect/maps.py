@@ -14,7 +14,9 @@ import latentweaver as lw
 class Map:
     """state <- step(state, thought), on one token or several; the first state is drawn, or given."""
 
-    def __init__(self, step: Callable[[Tensor, lw.Thought], Tensor], width: int, head: Tensor | None = None, start: Tensor | None = None, scale=1.0):
+    def __init__(
+        self, step: Callable[[Tensor, lw.Thought], Tensor], width: int, head: Tensor | None = None, start: Tensor | None = None, scale=1.0
+    ):
         self.step, self.width, self.start, self.scale = step, width, start, scale
         self.head = torch.eye(width, dtype=torch.float64) if head is None else head
 

@@ -83,7 +83,9 @@ def rounding_cycle():
     torch.manual_seed(0)
     width = 64
     angle = torch.tensor(2 * math.pi / 5)
-    turn = 0.9 * torch.block_diag(*[torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])] * (width // 2))
+    turn = 0.9 * torch.block_diag(
+        *[torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])] * (width // 2)
+    )
     target = 100 + torch.randn(width)
     x, path = torch.randn(width).bfloat16(), []
     for _ in range(T + 1):
@@ -147,7 +149,9 @@ class TestGoingRound:
             assert (one.name, one.candidate, one.confidence) == ("undetermined", "quasi_orbit", "low")
             assert "short" in one.flags
 
-    @pytest.mark.parametrize(("r", "wanted"), [(2.8, "fixed_point"), (3.2, "orbit(2)"), (3.5, "orbit(4)"), (3.83, "orbit(3)"), (3.9, "wander"), (4.0, "wander")])
+    @pytest.mark.parametrize(
+        ("r", "wanted"), [(2.8, "fixed_point"), (3.2, "orbit(2)"), (3.5, "orbit(4)"), (3.83, "orbit(3)"), (3.9, "wander"), (4.0, "wander")]
+    )
     def test_logistic_map(self, r, wanted):  # [V7]
         assert share(lambda rng: embed(planted.logistic(r, T, rng), rng, 8), wanted) == 1
 
@@ -222,6 +226,10 @@ def false_orbits(null, count):
 
 @pytest.mark.slow
 def test_exact_periods_in_a_thousand_draws():  # [V2]
-    right = [str(label_path(embed(circle(2 * math.pi / k, T, rng), rng, noise=0.05))) == f"orbit({k})" for k in range(2, 13) for rng in draws(100, k)]
+    right = [
+        str(label_path(embed(circle(2 * math.pi / k, T, rng), rng, noise=0.05))) == f"orbit({k})"
+        for k in range(2, 13)
+        for rng in draws(100, k)
+    ]
     print(f"exact periods: {np.mean(right):.4f} of {len(right)}")
     assert np.mean(right) >= 0.99

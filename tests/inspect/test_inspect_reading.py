@@ -32,7 +32,8 @@ class TestSeparability:
         found = task_decodability(x, y)
         assert found.null[0] == pytest.approx(0.25, abs=0.03)
         assert found.p > 0.05
-        assert found.interval[0] < 0.27 and found.interval[1] > 0.23
+        assert found.interval[0] < 0.27
+        assert found.interval[1] > 0.23
 
     def test_a_concept_that_separates_while_thinking(self):
         rng = np.random.default_rng(0)
@@ -54,7 +55,9 @@ class TestSeparability:
         x, y = rng.normal(size=(60, 64)), rng.integers(3, size=60)
         one = task_decodability(x, y, k=1, permutations=0).value
         twins = task_decodability(np.concatenate([x, x]), np.concatenate([y, y]), k=1, permutations=0).value
-        apart = task_decodability(np.concatenate([x, x]), np.concatenate([y, y]), k=1, groups=np.tile(np.arange(60), 2), permutations=0).value
+        apart = task_decodability(
+            np.concatenate([x, x]), np.concatenate([y, y]), k=1, groups=np.tile(np.arange(60), 2), permutations=0
+        ).value
         assert twins == 1  # copies vote for each other
         assert apart == one  # unless they belong together
 

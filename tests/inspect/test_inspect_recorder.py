@@ -111,11 +111,11 @@ def test_bad_input_is_said_to_be_bad(model, ids):
         record(model, ids[:, :0])
     with pytest.raises(lw.InputError, match="steps"):
         record(model, ids, steps=0)
-    with pytest.raises(lw.InputError, match="positions? of a sequence of 9"):
+    with pytest.raises(lw.InputError, match="of a sequence of 9"):
         record(model, ids, steps=2, tokens=[9])
     with pytest.raises(lw.InputError, match="cannot keep"):
         record(model, ids, steps=2, keep="everything")
-    with pytest.raises(lw.InputError, match="finite|shape|states"):
+    with pytest.raises(lw.InputError, match="states must be"):
         Trajectory.of(np.zeros((0, 3)))
 
 

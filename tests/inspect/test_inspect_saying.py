@@ -244,7 +244,9 @@ class TestPatching:
         model = Mediated()
         ids, other, same = prompts(100, 0)
         states = record(model, ids, steps=4).states[:, 2, -1]
-        read = probe(states[:, [channel]] + 0.1 * np.random.default_rng(0).normal(size=(100, 1)), (ids[:, 0] % 2).numpy(), np.arange(100)).probe
+        read = probe(
+            states[:, [channel]] + 0.1 * np.random.default_rng(0).normal(size=(100, 1)), (ids[:, 0] % 2).numpy(), np.arange(100)
+        ).probe
         found = interchange(model, ids, other, same, step=2, steps=4, subspace=[channel])
         said = verdict(read.low > 0.5, found.causal, "the bit")
         assert (said.readable, said.causal) == (True, causal)

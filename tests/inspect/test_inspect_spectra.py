@@ -39,7 +39,9 @@ def leading_by(method, jacobian):
 
 @pytest.mark.parametrize("n", [8, 60, 200])
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("method", ["arnoldi", pytest.param("rayleigh", marks=pytest.mark.xfail(strict=True, reason="what a Rayleigh quotient gets wrong"))])
+@pytest.mark.parametrize(
+    "method", ["arnoldi", pytest.param("rayleigh", marks=pytest.mark.xfail(strict=True, reason="what a Rayleigh quotient gets wrong"))]
+)
 def test_leading_pair(n, seed, method):  # [V11]
     matrix = non_normal(n, seed)
     model = linear(matrix)

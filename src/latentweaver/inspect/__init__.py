@@ -18,7 +18,7 @@ numpy is imported with this package; scipy, scikit-learn and pandas only by the 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "Trajectory": "trajectory",
@@ -63,6 +63,22 @@ _HOME = {
 }
 
 __all__ = [*_HOME]
+
+if TYPE_CHECKING:
+    from latentweaver.inspect.bank import build_bank
+    from latentweaver.inspect.dynamics import Dynamics, measure
+    from latentweaver.inspect.information import bits_about, calibrate_bits, token_bits
+    from latentweaver.inspect.interventions import Bench, Examination, examine
+    from latentweaver.inspect.labels import Label, Labels, label, label_path
+    from latentweaver.inspect.lens import alarm_threshold, block_effect, coda_lens, find_flips, head_lens, read_steps
+    from latentweaver.inspect.patching import disturb, interchange, think_with, verdict
+    from latentweaver.inspect.probes import LeakWarning, probe, probe_by_step, train_monitor
+    from latentweaver.inspect.recorder import Recorder, record
+    from latentweaver.inspect.rotation import Rotation
+    from latentweaver.inspect.separability import separability_by_step, task_decodability
+    from latentweaver.inspect.spectra import Jacobian, largest_singular_value, leading_eigenvalues, lyapunov_exponents
+    from latentweaver.inspect.trajectory import Trajectory
+    from latentweaver.inspect.tuned import lens_divergence, tune_lens
 
 
 def __getattr__(name: str) -> Any:

@@ -64,7 +64,9 @@ def build_bank(model: Reasoner, inputs: Sequence[Int[Tensor, "1 sequence"]], tex
         InputError: no inputs, as many texts as inputs not given, or no steps.
     """
     if not len(inputs) or len(inputs) != len(texts) or not len(steps) or min(steps) < 0:
-        raise InputError(f"a bank needs inputs, a text for each, and steps of at least 0; got {len(inputs)}, {len(texts)} and {list(steps)}")
+        raise InputError(
+            f"a bank needs inputs, a text for each, and steps of at least 0; got {len(inputs)}, {len(texts)} and {list(steps)}"
+        )
     states, said, positions, when = [], [], [], []
     for ids, text in zip(inputs, texts, strict=True):
         thought = model.begin(ids)

@@ -12,7 +12,7 @@ and `floor`, which compare with the length of the states.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -120,6 +120,10 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
     n = len(tail)
     time = np.arange(n) - (n - 1) / 2
     centred = tail - tail.mean(0)
+    frame = None
+    if x.shape[1] > 2 * n:  # a tail of n states has no more than n dimensions: turn it into them, exactly
+        frame, corner = np.linalg.qr(centred.T)
+        centred = np.ascontiguousarray(corner.T)
     slope = time @ centred / max(float(time @ time), 1e-300)
     z = centred - time[:, None] * slope
     spread, radius = _rms(centred), _rms(z)
@@ -127,7 +131,9 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
     product = late[:-1] * late[1:]
     moving = product > 0
     # a rounding error of each state, in one direction, and of what is recorded
-    found = rotation(tail, ROUNDINGS * floor / math.sqrt(12)) if n >= 12 and radius > floor else _nothing(x.shape[1])
+    found = rotation(centred, ROUNDINGS * floor / math.sqrt(12)) if n >= 12 and radius > floor else _nothing(x.shape[1])
+    if frame is not None and n >= 12 and radius > floor:
+        found = replace(found, drift_direction=frame @ found.drift_direction, planes=found.planes @ frame.T)
     return Dynamics(
         steps=steps,
         dtype=dtype,
@@ -138,7 +144,7 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         rate=rate,
         power=_power(late, half, ROUNDINGS * floor),
         trend=trend,
-        slowdown=_slowdown(tail, time),
+        slowdown=_slowdown(centred),
         shrinkage=last / first if first > 0 else (1.0 if last == 0 else math.inf),
         remaining=float(length[-1]) * rate / (1 - rate) if rate < 1 else (0.0 if last == 0 else math.inf),
         excursion=float(np.linalg.norm(x[steps // 16 :] - x[-1], axis=-1).max()),
@@ -208,7 +214,7 @@ def _correlation_time(left: Float[ndarray, "n"]) -> float:
     return time
 
 
-def _slowdown(tail: ndarray, time: ndarray) -> float:
+def _slowdown(tail: ndarray) -> float:
     size = len(tail) // 4
     if size < 3:
         return math.nan

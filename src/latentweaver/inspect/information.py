@@ -92,7 +92,9 @@ def bits_about(
     return Information(float(gain.mean()), low, high, entropy, float((q.argmax(-1) == y).mean()), len(y), len(names))
 
 
-def channel(bits: float, classes: int, items: int, width: int, seed: int = 0, spread: float = 0.05) -> tuple[Float[ndarray, "items width"], Int[ndarray, "items"]]:
+def channel(
+    bits: float, classes: int, items: int, width: int, seed: int = 0, spread: float = 0.05
+) -> tuple[Float[ndarray, "items width"], Int[ndarray, "items"]]:
     """States that carry exactly `bits` about uniform labels: a symmetric channel sends each label, or with some probability another one, as
     one of `classes` far-apart points of the space.
 
@@ -102,7 +104,9 @@ def channel(bits: float, classes: int, items: int, width: int, seed: int = 0, sp
         InputError: bits outside [0, log2 classes], or a width too small for that many points.
     """
     if not 0 <= bits <= math.log2(classes) + 1e-12 or width < classes:
-        raise InputError(f"a channel of {classes} classes carries 0 to {math.log2(classes):.2f} bits in at least {classes} dimensions; got {bits} in {width}")
+        raise InputError(
+            f"a channel of {classes} classes carries 0 to {math.log2(classes):.2f} bits in at least {classes} dimensions; got {bits} in {width}"
+        )
     low, high = 0.0, 1 - 1 / classes
     for _ in range(60):
         middle = (low + high) / 2

@@ -190,7 +190,8 @@ class Bench:
         path = self.path(times * self.steps)
         longer = label_path(path, self.dtype)
         finished = {("converging", "fixed_point"), ("undetermined", longer.name)}
-        holds = str(longer) == str(self.passive) and longer.name != "undetermined" or (self.passive.name, longer.name) in finished
+        same = str(longer) == str(self.passive) and longer.name != "undetermined"
+        holds = same or (self.passive.name, longer.name) in finished
         before, after = _radius(path[self.steps // 2 : self.steps + 1]), _radius(path[-(self.steps // 2 + 1) :])
         return Extension(times, longer, holds, after / before if before > 0 else 0.0)
 
@@ -215,11 +216,12 @@ class Bench:
         directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
         moments = np.linspace(self.steps // 2, self.steps, kicks).astype(int)
         far = 100 * (float(np.abs(longer - tail[-1]).max()) + length)
-        for _ in range(5):
+        smallest = length / 10**4
+        while True:
             still, kicked = self._kicked(moments, directions * length, steps)
             with np.errstate(invalid="ignore", over="ignore"):
                 lost = ~(np.abs(kicked - still).max((1, 2)) < far)
-            if not lost.any() or length < 100 * floor:
+            if not lost.any() or length < max(100 * floor, 2 * smallest):
                 break
             length /= 10
         if lost.sum() > kicks / 2:
@@ -254,7 +256,9 @@ class Bench:
         options = {name: value for name, value in self.options.items() if name not in ("generator", "initial_state")}
         kind = "noise"
         if starts is None:
-            begun = [self.model.begin(**self.inputs, **options, generator=torch.Generator().manual_seed(1000 + seed)) for seed in range(seeds)]
+            begun = [
+                self.model.begin(**self.inputs, **options, generator=torch.Generator().manual_seed(1000 + seed)) for seed in range(seeds)
+            ]
             if all(torch.equal(begun[0].state, thought.state) for thought in begun[1:]):
                 kind = "perturbed"
                 own = begun[0].state
@@ -343,7 +347,9 @@ def judge(passive: Label, replayed: Replay, extended: Extension, kicked: Kick) -
     name = str(passive)
     goes_round = passive.name in ROTATIONS or extended.label.name in ROTATIONS
     if not replayed.deterministic:
-        reasons.append(f"replay fails: the same state is thought on to states {replayed.error:.2g} apart (rounding excuses {replayed.floor:.2g})")
+        reasons.append(
+            f"replay fails: the same state is thought on to states {replayed.error:.2g} apart (rounding excuses {replayed.floor:.2g})"
+        )
         return (NOISE_DRIVEN if goes_round else name), tuple(reasons)
     reasons.append("replay: the map repeats itself")
     if not replayed.autonomous:

@@ -142,7 +142,9 @@ def label_path(states: Float[ndarray, "steps+1 width"], dtype: str | None = None
     """
     x = np.asarray(states)
     if points_per_step != 1:
-        raise InputError(f"states of {points_per_step} points per step circle by construction; label states[i::{points_per_step}], one point of the cycle")
+        raise InputError(
+            f"states of {points_per_step} points per step circle by construction; label states[i::{points_per_step}], one point of the cycle"
+        )
     if x.ndim != 2 or not x.size:
         raise InputError(f"a path is [steps + 1, width] with at least one state, got {list(x.shape)}")
     finite = np.isfinite(x).all(-1)
@@ -160,11 +162,15 @@ def decide(d: Dynamics) -> Label:
     if d.speed == 0 and d.excursion == 0:
         return Label("fixed_point", ("the state never moved: think returns its input",), flags=("still",), evidence=d)
     if d.steps < 8:
-        return Label("undetermined", (f"{d.steps} steps are too few for any label; take 128",), confidence="low", flags=("short",), evidence=d)
+        return Label(
+            "undetermined", (f"{d.steps} steps are too few for any label; take 128",), confidence="low", flags=("short",), evidence=d
+        )
     if still:
         return Label("fixed_point", ("successive states of the tail are equal bit for bit",), evidence=d)
     if d.floor > 0 and d.speed * d.norm <= ROUNDINGS * d.floor:
-        return Label("fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d)
+        return Label(
+            "fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d
+        )
     return _settled(d) or _sliding(d) or _rotating(d) or _resting(d) or _unclear(d)
 
 
@@ -175,11 +181,17 @@ def _settled(d: Dynamics) -> Label | None:
         return None
     mode = _approach(d)
     if d.remaining <= 1e-3 * d.excursion:
-        return Label("fixed_point", (f"steps shrink by {d.rate:.4f} each, {mode}; {d.remaining:.2g} remains of a way of {d.excursion:.2g}",), evidence=d)
+        return Label(
+            "fixed_point",
+            (f"steps shrink by {d.rate:.4f} each, {mode}; {d.remaining:.2g} remains of a way of {d.excursion:.2g}",),
+            evidence=d,
+        )
     close = d.rate > 0.99
     return Label(
         "converging",
-        (f"steps shrink by {d.rate:.4f} each, {mode}; about {d.remaining:.3g} still to go, {d.remaining / max(d.excursion, 1e-300):.1%} of the way",),
+        (
+            f"steps shrink by {d.rate:.4f} each, {mode}; about {d.remaining:.3g} still to go, {d.remaining / max(d.excursion, 1e-300):.1%} of the way",
+        ),
         confidence="low" if close else "high",
         evidence=d,
     )
@@ -197,14 +209,22 @@ def _sliding(d: Dynamics) -> Label | None:
     if d.drift_r2 <= 0.9 or not (d.rate > 0.98 or d.power > -1.05) or _passes(d):
         return None
     if d.turning >= 0.5 and d.straightness > 0.1:
-        return Label("slider", (f"{d.drift_r2:.1%} of the tail is a straight line in time; steps agree to cos {d.turning:.2f}",), evidence=d)
+        return Label(
+            "slider", (f"{d.drift_r2:.1%} of the tail is a straight line in time; steps agree to cos {d.turning:.2f}",), evidence=d
+        )
     if d.steadiness > 0.7 and d.slowdown < 0.8:
         rate = d.slowdown ** (1 / (d.steps / 4))
         why = f"under its jitter it slows down to {d.slowdown:.2f} within half of the tail, by {rate:.4f} a step"
         return Label("converging", (why,), confidence="low", evidence=d)
     if d.steadiness > 0.7:
-        return Label("slider", (f"{d.drift_r2:.1%} of the tail is a straight line in time, with jitter around it that does not add up",), evidence=d)
-    return Label("wander", (f"a biased walk: {d.drift_r2:.1%} drift, but steps agree only to cos {d.turning:.2f} and their errors add up",), evidence=d)
+        return Label(
+            "slider", (f"{d.drift_r2:.1%} of the tail is a straight line in time, with jitter around it that does not add up",), evidence=d
+        )
+    return Label(
+        "wander",
+        (f"a biased walk: {d.drift_r2:.1%} drift, but steps agree only to cos {d.turning:.2f} and their errors add up",),
+        evidence=d,
+    )
 
 
 def _passes(d: Dynamics) -> bool:
@@ -271,7 +291,22 @@ def _unclear(d: Dynamics) -> Label:
         why = "no steady direction, no rhythm that stands out of the noise"
     if d.slow > 0.9:
         why += f"; {d.slow:.0%} of its energy is in motion of fewer than {MIN_TURNS} turns in the tail, which only a longer run can name"
-    kind = "follows a rule (chaos is likely)" if d.determinism > 0.9 else "looks like noise" if d.determinism < 0.5 else "between rule and noise"
+    kind = (
+        "follows a rule (chaos is likely)"
+        if d.determinism > 0.9
+        else "looks like noise"
+        if d.determinism < 0.5
+        else "between rule and noise"
+    )
     if d.steps - d.steps // 2 < SHORT:
-        return Label("undetermined", (f"{d.steps} steps are too few to tell: take 96 or more", why), confidence="low", candidate="wander", flags=("short",), evidence=d)
-    return Label("wander", (why, f"{kind}: nearest-neighbour skill {d.determinism:.2f}"), confidence="low" if r.skill > 0.4 else "high", evidence=d)
+        return Label(
+            "undetermined",
+            (f"{d.steps} steps are too few to tell: take 96 or more", why),
+            confidence="low",
+            candidate="wander",
+            flags=("short",),
+            evidence=d,
+        )
+    return Label(
+        "wander", (why, f"{kind}: nearest-neighbour skill {d.determinism:.2f}"), confidence="low" if r.skill > 0.4 else "high", evidence=d
+    )

@@ -19,6 +19,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -98,7 +99,9 @@ def probe(
     splits = (split or group_folds)(y, group, folds, seed)
     leaking = leaks(splits, group, x)
     if leaking:
-        warnings.warn(f"{leaking} groups are on both sides of a split, or are copies of one another: the probe may know the answers", LeakWarning, 2)
+        warnings.warn(
+            f"{leaking} groups are on both sides of a split, or are copies of one another: the probe may know the answers", LeakWarning, 2
+        )
     rng = np.random.default_rng(seed)
 
     def score(features: ndarray, target: ndarray) -> tuple[Score, ndarray]:
@@ -125,7 +128,11 @@ def probe(
 
 
 def probe_by_step(
-    states: Float[ndarray, "steps items width"], labels: Sequence[int] | ndarray, groups: Sequence[object] | ndarray, folds: int = 5, seed: int = 0
+    states: Float[ndarray, "steps items width"],
+    labels: Sequence[int] | ndarray,
+    groups: Sequence[object] | ndarray,
+    folds: int = 5,
+    seed: int = 0,
 ) -> dict[str, list[Score]]:
     """AUROC after each step ("step"), and of poolings over all steps: "mean", "last", "max" (the highest score) and "early"
     (the first quarter's mean state); each pooling is a list of one."""
@@ -193,7 +200,9 @@ def train_monitor(
         raise InputError(f"calibration_negatives must be [negatives, {x.shape[1]}], got {negatives.shape}")
     rank = math.ceil((len(negatives) + 1) * (1 - false_alarms))
     if rank > len(negatives):
-        raise InputError(f"{len(negatives)} negatives cannot set a rate of {false_alarms}; at least {math.ceil(1 / false_alarms)} are needed")
+        raise InputError(
+            f"{len(negatives)} negatives cannot set a rate of {false_alarms}; at least {math.ceil(1 / false_alarms)} are needed"
+        )
     weights, bias = _fit(x, y)
     # fewer directions than a tenth of the items, so that the covariance is known well
     count = max(1, min(32, x.shape[1], len(x) // 10))
@@ -203,7 +212,9 @@ def train_monitor(
     precision = np.linalg.pinv(np.cov(inside, rowvar=False).reshape(count, count))
     # the limit comes from states that the mean and covariance were not fitted to
     known = _distance(negatives, centre, basis, precision)
-    return Monitor(weights, bias, float(np.sort(negatives @ weights + bias)[rank - 1]), centre, basis, precision, float(np.quantile(known, 0.99)))
+    return Monitor(
+        weights, bias, float(np.sort(negatives @ weights + bias)[rank - 1]), centre, basis, precision, float(np.quantile(known, 0.99))
+    )
 
 
 def group_folds(labels: Int[ndarray, "items"], groups: ndarray, folds: int = 5, seed: int = 0) -> list[tuple[ndarray, ndarray]]:
@@ -232,7 +243,9 @@ def leaks(splits: list[tuple[ndarray, ndarray]], groups: ndarray, states: Float[
     return len(found)
 
 
-def cross_scores(features: Float[ndarray, "items width"], labels: ndarray, splits: list[tuple[ndarray, ndarray]]) -> Float[ndarray, "items"]:
+def cross_scores(
+    features: Float[ndarray, "items width"], labels: ndarray, splits: list[tuple[ndarray, ndarray]]
+) -> Float[ndarray, "items"]:
     """Log-odds of every item from a logistic probe that was not trained on its fold, standardised fold by fold."""
     out = np.zeros(len(labels))
     for train, test in splits:
@@ -286,7 +299,7 @@ def bag_of_words(texts: Sequence[str], most: int = 2000) -> Float[ndarray, "text
     from sklearn.feature_extraction.text import CountVectorizer
 
     try:
-        counts = CountVectorizer(binary=True, ngram_range=(1, 2), max_features=most, token_pattern=r"\S+").fit_transform(texts)
+        counts: Any = CountVectorizer(binary=True, ngram_range=(1, 2), max_features=most, token_pattern=r"\S+").fit_transform(texts)
     except ValueError:  # no words at all
         return np.zeros((len(texts), 1))
     return counts.toarray().astype(np.float64)

@@ -92,7 +92,11 @@ def record(
     else:
         mask = None if attention_mask is None else attention_mask.bool()
         final = think_until(model, watched, halting, steps, mask=mask, watch=recorder)
-    ids = input_ids if isinstance(input_ids, Tensor) and not input_ids.is_floating_point() and input_ids.shape == thought.state.shape[:2] else None
+    ids = (
+        input_ids
+        if isinstance(input_ids, Tensor) and not input_ids.is_floating_point() and input_ids.shape == thought.state.shape[:2]
+        else None
+    )
     return recorder.trajectories(token_ids=ids, mask=attention_mask, final=final)[0]
 
 
@@ -174,7 +178,9 @@ class _Segment:
         rows = thought.anchor.get(_ROWS)
         rows = np.arange(self.batch) if rows is None else rows.cpu().numpy()
         if len(rows) != thought.state.shape[0]:
-            raise InputError(f"recording began with {len(rows)} rows and now sees {thought.state.shape[0]}: record rows that halt apart, one at a time")
+            raise InputError(
+                f"recording began with {len(rows)} rows and now sees {thought.state.shape[0]}: record rows that halt apart, one at a time"
+            )
         self.steps.append(step)
         self.taken[rows] += 1
         if "states" in recorder.keep:
@@ -217,7 +223,9 @@ class _Segment:
         store = self.stores.get(name)
         if store is None:
             capacity = self.recorder.steps // self.recorder.every + 1
-            store = self.stores[name] = _Store((self.batch, *value.shape[1:]), value.numpy().dtype, capacity, self.path if name == "states" else None)
+            store = self.stores[name] = _Store(
+                (self.batch, *value.shape[1:]), value.numpy().dtype, capacity, self.path if name == "states" else None
+            )
         store.append(value.numpy(), rows)
 
     def finished(self, token_ids: Tensor | None, mask: Tensor | None, final: Thought | None) -> Trajectory:
@@ -265,7 +273,7 @@ class _Store:
             if self.file.closed:
                 self.file = open(self.path, "r+b")  # noqa: SIM115
                 self.file.seek(0, 2)
-            self.file.write(np.ascontiguousarray(value))
+            self.file.write(np.ascontiguousarray(value).data)
         else:
             if self.count == len(self.array):
                 self.array = np.concatenate([self.array, np.empty_like(self.array)])

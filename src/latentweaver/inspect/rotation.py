@@ -234,7 +234,7 @@ def _refined(thetas: ndarray, y: ndarray, rounds: int = 12) -> tuple[ndarray, nd
     t = (np.arange(n) - n // 2).astype(float)
     thetas = thetas.copy()
     at_pi = np.abs(thetas - math.pi) < 1e-9
-    for _ in range(rounds):
+    while True:
         columns = _columns(thetas, n)
         q = np.linalg.qr(columns[:, ~np.all(np.abs(columns) < 1e-9, axis=0)])[0]
         weights = _solve(columns, y)
@@ -251,7 +251,8 @@ def _refined(thetas: ndarray, y: ndarray, rounds: int = 12) -> tuple[ndarray, nd
         change[at_pi] = 0
         change = np.clip(change, -math.pi / (4 * n), math.pi / (4 * n))
         thetas = np.clip(thetas + change, 1e-3, math.pi)
-        if np.abs(change).max(initial=0) < 1e-12:
+        rounds -= 1
+        if not rounds or np.abs(change).max(initial=0) < 1e-12:
             break
     # noise differs from channel to channel (components fitted to noise have more): White's sandwich
     noise = (left**2).sum(0) / max(1, n - 2 - 2 * len(thetas))
@@ -332,7 +333,7 @@ def _coherence(signal: ndarray, weights: ndarray, theta: float) -> float:
     t = np.arange(n) - n // 2
     wave = np.exp(-1j * theta * t)
     # the coordinate that turns with the line: project on c + i s
-    q = (signal @ weights[0] + 1j * (signal @ weights[1])) * wave if theta < math.pi - 1e-6 else (signal @ weights[0]) * wave.real
+    q = (signal @ weights[0] + 1j * (signal @ weights[1])) * wave if theta < math.pi - 1e-6 else (signal @ weights[0]) * np.real(wave)
     window = max(6, math.ceil(2 * math.pi / theta))
     if window > n:
         return math.pi

@@ -94,7 +94,9 @@ def task_decodability(
     right = predicted == y
     clusters = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
     rng = np.random.default_rng(seed)
-    shuffled = np.array([np.mean(_vote(fake[neighbours], len(names)) == fake) for fake in (_shuffled(y, clusters, rng) for _ in range(permutations))])
+    shuffled = np.array(
+        [np.mean(_vote(fake[neighbours], len(names)) == fake) for fake in (_shuffled(y, clusters, rng) for _ in range(permutations))]
+    )
     value = float(right.mean())
     return Decodability(
         value=value,
@@ -159,7 +161,9 @@ def separability_by_step(
     return out
 
 
-def bootstrap(values: Float[ndarray, "items"], clusters: Int[ndarray, "items"], draws: int, rng: np.random.Generator) -> tuple[float, float]:
+def bootstrap(
+    values: Float[ndarray, "items"], clusters: Int[ndarray, "items"], draws: int, rng: np.random.Generator
+) -> tuple[float, float]:
     """95 % percentile interval of the mean, drawing whole clusters (numbered from 0)."""
     count = int(clusters.max()) + 1
     sums = np.bincount(clusters, values, count)

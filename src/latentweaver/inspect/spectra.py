@@ -86,29 +86,33 @@ class Jacobian:
 
 def leading_eigenvalues(jacobian: Jacobian, count: int = 6, seed: int = 0) -> Complex[ndarray, "count"]:
     """The `count` eigenvalues of largest modulus, largest first, by Arnoldi's method (ARPACK; Lehoucq et al. 1998)."""
-    from scipy.sparse.linalg import LinearOperator, eigs
+    import scipy.sparse.linalg
 
     n = jacobian.size
     if count >= n - 1 or n <= 24:
         values = np.linalg.eigvals(jacobian.dense())
     else:
-        operator = LinearOperator((n, n), matvec=jacobian._product(), dtype=np.float64)
+        arpack: Any = scipy.sparse.linalg  # its signatures are not typed well
+        operator = arpack.LinearOperator((n, n), matvec=jacobian._product(), dtype=np.float64)
         start = np.random.default_rng(seed).normal(size=n)
         # one more pair than asked for: ARPACK may cut a complex pair in two
-        values = eigs(operator, k=min(count + 1, n - 2), v0=start, ncv=min(n, max(24, 4 * count)), tol=1e-8, return_eigenvectors=False)
+        values = arpack.eigs(
+            operator, k=min(count + 1, n - 2), v0=start, ncv=min(n, max(24, 4 * count)), tol=1e-8, return_eigenvectors=False
+        )
     return values[np.argsort(-np.abs(values), kind="stable")][:count].astype(complex)
 
 
 def largest_singular_value(jacobian: Jacobian, seed: int = 0) -> float:
     """sigma_max, by Lanczos' method on J'J."""
-    from scipy.sparse.linalg import LinearOperator, svds
+    import scipy.sparse.linalg
 
     n = jacobian.size
     if n <= 24:
         return float(np.linalg.norm(jacobian.dense(), 2))
-    operator = LinearOperator((n, n), matvec=jacobian._product(), rmatvec=jacobian._product(transposed=True), dtype=np.float64)
+    arpack: Any = scipy.sparse.linalg
+    operator = arpack.LinearOperator((n, n), matvec=jacobian._product(), rmatvec=jacobian._product(transposed=True), dtype=np.float64)
     start = np.random.default_rng(seed).normal(size=n)
-    return float(svds(operator, k=1, v0=start, tol=1e-8, return_singular_vectors=False)[0])
+    return float(arpack.svds(operator, k=1, v0=start, tol=1e-8, return_singular_vectors=False)[0])
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def lyapunov_exponents(
     return Lyapunov(exponents, steps, sums[:, 0] / np.arange(1, steps + 1))
 
 
-def _attention_by_products() -> AbstractContextManager[None]:
+def _attention_by_products() -> AbstractContextManager[Any]:
     """Attention by plain matrix products: the fused kernels have no forward-mode derivative."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -84,7 +84,9 @@ class Trajectory:
         if not np.issubdtype(states.dtype, np.floating):
             states = states.astype(np.float64)
         if states.ndim not in (2, 3, 4) or states.size == 0:
-            raise InputError(f"states must be [steps + 1, width], [steps + 1, tokens, width] or [rows, steps + 1, tokens, width], got {states.shape}")
+            raise InputError(
+                f"states must be [steps + 1, width], [steps + 1, tokens, width] or [rows, steps + 1, tokens, width], got {states.shape}"
+            )
         if states.ndim == 2:
             states = states[:, None]
         if states.ndim == 3:
@@ -155,7 +157,7 @@ class Trajectory:
             columns |= {f"logprob_{token}": self.tracked_logprobs[..., i] for i, token in enumerate(self.tracked)}
         table = pd.DataFrame({name: values.reshape(rows * kept * tokens) for name, values in columns.items()})
         there = np.arange(kept)[None, :, None] < self.taken[:, None, None]
-        return table[np.broadcast_to(there, (rows, kept, tokens)).ravel()].reset_index(drop=True)
+        return table.loc[np.broadcast_to(there, (rows, kept, tokens)).ravel()].reset_index(drop=True)
 
     def _reduced(self, reduce: Any) -> ndarray:
         """A number for each row, step and token, one step in memory at a time."""
