@@ -54,8 +54,16 @@ visits = st.lists(
 
 class TestAnswersAreThoseOfTheRequestAlone:
     @few
-    @given(visits=visits, policy=st.sampled_from(POLICIES), slots=st.integers(1, 4), chunk=st.sampled_from([5, 16, 64]), patience=st.integers(0, 3))
-    def test_any_mix_of_arrivals_dials_and_cancellations(self, visits: list[Visit], policy: str, slots: int, chunk: int, patience: int) -> None:
+    @given(
+        visits=visits,
+        policy=st.sampled_from(POLICIES),
+        slots=st.integers(1, 4),
+        chunk=st.sampled_from([5, 16, 64]),
+        patience=st.integers(0, 3),
+    )
+    def test_any_mix_of_arrivals_dials_and_cancellations(
+        self, visits: list[Visit], policy: str, slots: int, chunk: int, patience: int
+    ) -> None:
         model = tiny()
         engine = Engine(model, slots=slots, capacity=48, max_steps=MAX_STEPS, policy=policy, chunk=chunk, patience=patience)
         handles: dict[int, Handle] = {}
