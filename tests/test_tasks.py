@@ -13,6 +13,8 @@ from latentweaver.errors import InputError
 from latentweaver.tasks.batches import IGNORED, Stream, collate
 from latentweaver.tasks.chains import evaluate
 from latentweaver.tasks.characters import END, Characters
+from latentweaver.tasks.multiplication import MARK, problem_of, read_row, steps_of
+from latentweaver.tasks.sudoku import solve
 
 CHAINS = tasks.Chains()
 
@@ -54,7 +56,8 @@ def test_train_and_test_never_overlap(name: str) -> None:
     rng, low = random.Random(0), task.difficulties[0]
     sides = {
         split: {
-            task.essence(tasks.draw(task, split, rng.randint(low, min(low + 2, task.difficulties[1])), rng, size=0.1)) for _ in range(150)
+            task.essence(tasks.draw(task, split, rng.randint(low, min(low + 2, task.difficulties[1])), rng, size=0.1))
+            for _ in range(40 if name == "sudoku" else 150)
         }
         for split in ("train", "test")
     }
@@ -113,3 +116,61 @@ def test_a_batch_depends_on_its_number_alone() -> None:
     first, again = stream[7], Stream(CHAINS, (1, 4), batch_size=3, seed=5)[7]
     assert first.input_ids.equal(again.input_ids)
     assert not first.input_ids.equal(stream[8].input_ids)
+
+
+class TestMultiplication:
+    ROW = (
+        "5 6 3 2 * 7 4 3 4||5 5 5 6 1 + 0 0 6 4 9 0 ( 5 5 1 1 1 1 ) + 0 0 5 9 0 7 0 ( 5 5 6 0 2 8 0 ) + 0 0 0 0 6 4 9 0"
+        " #### 5 5 6 0 8 2 0 1"
+    )  # the first row of the published 4x4 validation file
+
+    def test_a_published_row_is_read_and_its_steps_are_written_alike(self) -> None:
+        problem = read_row(self.ROW)
+        assert problem.prompt + problem.answer == "5 6 3 2 * 7 4 3 4 #### 5 5 6 0 8 2 0 1"
+        assert f"{problem.prompt.removesuffix(MARK)}||{steps_of(2365, 4347, 4)} #### {problem.answer}" == self.ROW
+
+    def test_a_broken_row_is_named(self) -> None:
+        with pytest.raises(InputError, match="not a line"):
+            read_row("2 + 2")
+        with pytest.raises(InputError, match="the line says"):
+            read_row(self.ROW[:-1] + "2")
+
+    def test_factors_may_change_places(self) -> None:
+        task = tasks.Multiplication()
+        assert task.essence(problem_of(12, 34, 2)) == task.essence(problem_of(34, 12, 2))
+
+
+class TestMaze:
+    @given(seed=st.integers(0, 2**32), difficulty=st.integers(1, 20), size=st.floats(0, 1))
+    @settings(max_examples=40, deadline=None)
+    def test_the_path_is_as_long_as_promised_and_no_wall_is_crossed(self, seed: int, difficulty: int, size: float) -> None:
+        task = tasks.Maze()
+        problem = task.draw(random.Random(seed), difficulty, size)
+        assert len(problem.answer) == difficulty
+        assert task.judge(problem, problem.answer)
+        assert not task.judge(problem, problem.answer[:-1])
+        assert not task.judge(problem, problem.answer + "UD")
+        assert not task.judge(problem, "X")
+
+
+class TestSudoku:
+    def test_a_puzzle_has_one_solution_and_the_empty_cells_it_says(self) -> None:
+        problem = tasks.Sudoku().draw(random.Random(0), 40, 0.0)
+        assert problem.prompt.count(".") == 40
+        assert solve(problem.prompt[:-1]) == problem.answer
+
+    def test_a_wrong_digit_or_a_changed_given_is_not_accepted(self) -> None:
+        task = tasks.Sudoku()
+        problem = task.draw(random.Random(1), 10, 0.0)
+        swapped = problem.answer.translate(str.maketrans("12", "21"))  # a valid grid, of another puzzle
+        assert not task.judge(problem, swapped)
+        assert not task.judge(problem, "1" * 81)
+        assert not task.judge(problem, problem.answer[:-1])
+
+    def test_unsolvable_and_ambiguous_puzzles_are_named(self) -> None:
+        with pytest.raises(InputError, match="no solution"):
+            solve("11" + "." * 79)
+        with pytest.raises(InputError, match="more than one"):
+            solve("." * 81)
+        with pytest.raises(InputError, match="81"):
+            solve("123")

@@ -99,6 +99,11 @@ def accuracy_against_steps(
     if not steps or min(steps) < 1 or not difficulties:
         raise InputError(f"need steps of at least 1 and at least one difficulty, got {list(steps)} and {list(difficulties)}")
     wanted, characters = sorted(set(steps)), Characters(task.characters)
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", len(characters))
+    if vocabulary != len(characters):
+        raise InputError(
+            f"the model has {vocabulary} tokens and the task {task.name} has {len(characters)}: it was not trained on this task"
+        )
     device = next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
     cells = []
     for difficulty in difficulties:

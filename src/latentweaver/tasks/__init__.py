@@ -13,11 +13,14 @@ from collections.abc import Callable
 
 from latentweaver.errors import InputError
 from latentweaver.tasks.chains import Chains
+from latentweaver.tasks.maze import Maze
+from latentweaver.tasks.multiplication import Multiplication
 from latentweaver.tasks.problem import Hint, Problem, Split, Task, draw, split_of
+from latentweaver.tasks.sudoku import Sudoku
 
-TASKS: dict[str, Callable[..., Task]] = {"chains": Chains}
+TASKS: dict[str, Callable[..., Task]] = {"chains": Chains, "maze": Maze, "multiplication": Multiplication, "sudoku": Sudoku}
 
-__all__ = ["TASKS", "Chains", "Hint", "Problem", "Split", "Task", "draw", "split_of", "task"]
+__all__ = ["TASKS", "Chains", "Hint", "Maze", "Multiplication", "Problem", "Split", "Sudoku", "Task", "draw", "split_of", "task"]
 
 
 def task(name: str) -> Task:
