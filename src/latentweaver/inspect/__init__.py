@@ -15,6 +15,7 @@ patching              whether it is used
 numpy is imported with this package; scipy, scikit-learn and pandas only by the functions that use them.
 """
 
+# ruff: noqa: F401 (the names below are for type checkers; they are loaded on first use)
 from __future__ import annotations
 
 import importlib

@@ -107,7 +107,7 @@ def rotation(tail: Float[ndarray, "n width"], noise: float = 0.0) -> Rotation:
     if len(found) == 2 and skill > 0.05:  # nothing that two lines cannot begin to foretell is worth six
         found = _peel(y[:train], n, floor, MAX_LINES, found)
         skill = _skill(y, train, found)
-    if skill < 0.95 and len(cycle := _cycle(y[:train])) and (better := _skill(y, train, cycle)) > skill + 0.02:
+    if skill < 0.99 and len(cycle := _cycle(y[:train])) and (better := _skill(y, train, cycle)) > skill + 0.005:
         found, skill = _refined(cycle, y)[0], better
     elif skill > 0.3:  # the same lines, and what longer data adds, on the whole tail
         basis = principal_directions(tail - tail.mean(0), 6 + 2 * (len(found) > 2))
@@ -332,9 +332,16 @@ def _coherence(signal: ndarray, weights: ndarray, theta: float) -> float:
     n = len(signal)
     t = np.arange(n) - n // 2
     wave = np.exp(-1j * theta * t)
-    # the coordinate that turns with the line: project on c + i s
-    q = (signal @ weights[0] + 1j * (signal @ weights[1])) * wave if theta < math.pi - 1e-6 else (signal @ weights[0]) * np.real(wave)
+    values = np.linalg.svd(weights, compute_uv=False)
     window = max(6, math.ceil(2 * math.pi / theta))
+    if len(values) > 1 and values[1] > 0.05 * values[0]:  # an ellipse: undo its shape
+        u = signal @ np.linalg.pinv(weights)
+        q = (u[:, 0] + 1j * u[:, 1]) * wave
+    elif theta > math.pi - 1e-6:  # a change of sign
+        q = (signal @ weights[0]) * np.real(wave)
+    else:  # a line: its mirror frequency has to average out
+        q = (signal @ weights[0] + 1j * (signal @ weights[1])) * wave
+        window = max(window, math.ceil(math.pi / (math.pi - theta)))
     if window > n:
         return math.pi
     q = np.array([q[i : i + window].mean() for i in range(0, n - window + 1, window)])
