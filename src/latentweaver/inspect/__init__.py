@@ -6,6 +6,7 @@
 trajectory, recorder  the states of every step
 dynamics, labels      how a path moves: quantities, and names for it with their evidence
 rotation              is there an orbit, and of what period
+portrait              principal components beside a random walk's
 interventions         replay, extend, kick, reseed: what only the owner of the map can ask
 spectra               eigenvalues, singular values, Lyapunov exponents, matrix-free
 lens, tuned, bank     what the model would have said at each step
@@ -33,6 +34,8 @@ _HOME = {
     "label": "labels",
     "label_path": "labels",
     "Bench": "interventions",
+    "draw_portrait": "portrait",
+    "Portrait": "portrait",
     "examine": "interventions",
     "Examination": "interventions",
     "leading_eigenvalues": "spectra",
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from latentweaver.inspect.labels import Label, Labels, label, label_path
     from latentweaver.inspect.lens import alarm_threshold, block_effect, coda_lens, find_flips, head_lens, read_steps
     from latentweaver.inspect.patching import disturb, interchange, think_with, verdict
+    from latentweaver.inspect.portrait import Portrait, draw_portrait
     from latentweaver.inspect.probes import LeakWarning, probe, probe_by_step, train_monitor
     from latentweaver.inspect.recorder import Recorder, record
     from latentweaver.inspect.rotation import Rotation
