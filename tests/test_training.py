@@ -253,6 +253,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def losses(folder: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    updates = [line["update"] for line in lines]
+    assert updates == sorted(set(updates)), "every update is in the log once"
     return {line["update"]: line["loss"] for line in lines}
 
 
@@ -292,6 +294,8 @@ class TestRuns:
                 break
             time.sleep(0.01)
         assert process.wait() == -signal.SIGKILL
+        with log.open("a") as file:
+            file.write('{"update": 99, "lo')  # a line cut off by the kill
         recipes.train("chains", tmp_path / "killed", resume=True, **settings)
         recipes.train("chains", tmp_path / "whole", **settings)
         killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")

@@ -129,6 +129,7 @@ def train(
         if not resume:
             raise InputError(f"{folder} already holds a training run; resume it, or choose another folder")
         done = checkpoint.load(folder, model, steppers, settings.that_matter())
+        _forget(folder, done)
     if settings.recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a transformers model
     if settings.compile:
@@ -215,3 +216,19 @@ def _read(batches: Any, order: range, workers: int, device: torch.device) -> Ite
 def _write(folder: Path, line: Line) -> None:
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _forget(folder: Path, after: int) -> None:
+    """Take out of the log what was written after update `after`, which is about to be made again, and a line cut off by a kill."""
+    log = folder / "log.jsonl"
+    kept = []
+    for text in log.read_text().splitlines() if log.exists() else ():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line["update"] <= after:
+            kept.append(text + "\n")
+    beside = folder / "log.jsonl.new"
+    beside.write_text("".join(kept))
+    beside.replace(log)
