@@ -277,7 +277,7 @@ class TestWhatIsRefused:
 
     def test_a_full_queue(self, model) -> None:
         engine = Engine(model, slots=1, capacity=48, max_steps=MAX_STEPS, queue=2)
-        for _ in range(2):
+        for _ in range(3):  # one has a slot from the next tick on
             engine.submit(Request([1], 2))
         with pytest.raises(Busy):
             engine.submit(Request([1], 2))

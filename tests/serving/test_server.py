@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-openai = pytest.importorskip("openai")
-pytest.importorskip("fastapi")
-import httpx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from latentweaver.checkpoints.loading import save
 
 from .conftest import tiny
+
+openai = pytest.importorskip("openai")
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
 
 KEY = "a-key-for-tests"
 PROGRAM = """
@@ -119,7 +119,7 @@ class TestTheOfficialClientWorksUnchanged:
         chunks = list(client.chat.completions.create(**question(stream=True, stream_options={"include_usage": True})))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole.choices[0].message.content
         assert chunks[-1].usage.thinking_steps == whole.usage.thinking_steps
-        assert sum((chunk.choices[0].steps for chunk in chunks if chunk.choices), []) == whole.choices[0].steps
+        assert [step for chunk in chunks if chunk.choices for step in chunk.choices[0].steps] == whole.choices[0].steps
 
     def test_plain_completions(self, client) -> None:
         both = client.completions.create(model="tiny", prompt=["one", "two"], temperature=0, max_tokens=6)

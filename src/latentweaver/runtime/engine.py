@@ -150,7 +150,7 @@ class Engine:
             InputError: if it cannot be answered, naming the field.
             Busy: if the queue is full.
         """
-        if len(self.waiting) >= self.queue:
+        if len(self.waiting) >= self.queue + len(self.free):
             raise Busy(f"{len(self.waiting)} requests are waiting already")
         handle = Handle(request)
         self.waiting.append(Running(self.model, handle, self.capacity, self.slots.max_steps))
