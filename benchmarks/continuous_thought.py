@@ -87,9 +87,9 @@ def padded(rows: list[list[list[int]]]) -> dict[str, Any]:
 
     edge = max(ids.index(LATENT) for ids, _ in rows)
     shift = [edge - ids.index(LATENT) for ids, _ in rows]
-    longest = max(s + len(ids) for s, (ids, _) in zip(shift, rows))
+    longest = max(s + len(ids) for s, (ids, _) in zip(shift, rows, strict=True))
     fill = lambda which, value: torch.tensor(  # noqa: E731
-        [[value] * s + which(row) + [value] * (longest - s - len(row[0])) for s, row in zip(shift, rows)]
+        [[value] * s + which(row) + [value] * (longest - s - len(row[0])) for s, row in zip(shift, rows, strict=True)]
     )
     mask = fill(lambda row: [1] * len(row[0]), 0)
     return {
@@ -163,7 +163,7 @@ def compare(name: str, steps: int, thoughts: int, arguments: argparse.Namespace)
                 sides[side] += result["steps"][1:]  # the first one warms up
                 notes[side] = {key: result[key] for key in ("torch", "transformers")}
                 notes["tokens"], notes["columns"] = result["tokens"], result["columns"]
-    gap = max(abs(a["loss"] - b["loss"]) for a, b in zip(sides["ours"], sides["reference"]))
+    gap = max(abs(a["loss"] - b["loss"]) for a, b in zip(sides["ours"], sides["reference"], strict=True))
     if gap > 1e-2:
         sys.exit(f"{name}: the losses differ by {gap:.2g}, so the two do not do the same work")
     cpu = {side: statistics.median(step["cpu"] for step in lines) for side, lines in sides.items()}

@@ -76,7 +76,8 @@ def frontier_split(model: Any, task: GraphSearch, graphs: list[Graph], seed: int
 
 
 def _split(logits: Tensor, graphs: list[Graph], thoughts: int) -> Split:
-    probability, share, wins, pairs = dict.fromkeys(CLASSES, 0.0), dict.fromkeys(CLASSES, 0.0), 0.0, 0
+    probability: dict[str, float] = {kind: 0.0 for kind in CLASSES}
+    share, wins, pairs = dict(probability), 0.0, 0
     for row, graph in enumerate(graphs):
         classes = classes_of(graph, thoughts)
         probs = logits[row].softmax(-1)

@@ -62,7 +62,7 @@ class Trace:
 class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, GenerationMixin):
     """A decoder of transformers that thinks by feeding its last hidden state back. Make one with `continuous_thought`."""
 
-    config_class = ContinuousThoughtConfig
+    config_class: Any = ContinuousThoughtConfig
     config: ContinuousThoughtConfig
     base_model_prefix = "base"
     _supports_sdpa = True
@@ -74,9 +74,9 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         super().__init__(config)
         if base is not None:
             for module in base.modules():
-                module._is_hf_initialized = True  # post_init below must not touch weights that are there
-        self.base = AutoModelForCausalLM.from_config(config.text_config) if base is None else base
-        self.feedback = FEEDBACKS[config.feedback](config)
+                setattr(module, "_is_hf_initialized", True)  # noqa: B010  post_init below must not touch weights that are there
+        self.base: Any = AutoModelForCausalLM.from_config(config.text_config) if base is None else base
+        self.feedback: Any = FEEDBACKS[config.feedback](config)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -89,10 +89,10 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> Any:
         return self.base.get_input_embeddings()
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> Any:
         return self.base.get_output_embeddings()
 
     def head(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... vocabulary"]:
@@ -165,10 +165,10 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
 
     def close(self, thought: Thought) -> Thought:
         """The Thought after its end marker was read, ready to go on with an answer; itself if that has happened."""
-        if not thought.anchor["open"]:
+        end = self.config.end_token_id
+        if end is None or not thought.anchor["open"]:
             return thought
-        end = torch.full((len(thought.state), 1), self.config.end_token_id, device=thought.state.device)
-        return self.begin(end, after=thought)
+        return self.begin(torch.full((len(thought.state), 1), end, device=thought.state.device), after=thought)
 
     # Batches with thoughts in them -----------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         own = (self.config.latent_token_id, self.config.end_token_id)
         return any(token is not None and bool((input_ids == token).any()) for token in own)
 
-    def _prepare_cache_for_generation(
+    def _prepare_cache_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         """None: the memory is part of the Thought."""
@@ -416,7 +416,7 @@ def wrap(kind: type[Model], base: PreTrainedModel, tokenizer: Any, markers: dict
         if missing:
             raise InputError(f"the tokenizer has no token {', '.join(missing)}; add_markers(base, tokenizer) adds what is missing")
         fields = {**{f"{role}_token_id": known[name] for role, name in markers.items()}, **fields}
-    config = kind.config_class(base.config, dtype=next(base.parameters()).dtype, **fields)
+    config: Any = kind.config_class(base.config, dtype=next(base.parameters()).dtype, **fields)
     model = kind(config, base)
     model.feedback.to(base.get_input_embeddings().weight)
     model.generation_config = base.generation_config or model.generation_config
@@ -424,7 +424,7 @@ def wrap(kind: type[Model], base: PreTrainedModel, tokenizer: Any, markers: dict
 
 
 @torch.no_grad()
-def add_markers(base: PreTrainedModel, tokenizer: Any, like: str = "<<", markers: dict[str, str] = MARKERS) -> None:
+def add_markers(base: Any, tokenizer: Any, like: str = "<<", markers: dict[str, str] = MARKERS) -> None:
     """Add the markers to the tokenizer and to the decoder's matrices, their rows those of the token `like`, as COCONUT does.
 
     Raises:

@@ -30,7 +30,7 @@ class ContinuousThoughtConfig(PreTrainedConfig):
     """
 
     model_type = "continuous_thought"
-    sub_configs = {"text_config": AutoConfig}
+    sub_configs = {"text_config": AutoConfig}  # pyright: ignore
 
     def __init__(
         self,

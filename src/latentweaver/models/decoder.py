@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from latentweaver.errors import InputError
@@ -59,6 +59,7 @@ def read_on(
     if layers is not None:
         layers.append(output.hidden_states)
     grown: Memory = {"mask": whole}
+    layer: Any
     for number, layer in enumerate(cache.layers):
         grown[f"keys.{number}"], grown[f"values.{number}"] = layer.keys, layer.values
     return output.last_hidden_state, grown
@@ -83,7 +84,7 @@ def context_of(config: Any) -> int:
 
 
 @torch.no_grad()
-def check_decoder(base: nn.Module) -> None:
+def check_decoder(base: Any) -> None:
     """Make sure that a model can be read on from embeddings, and that its head alone makes its logits.
 
     Raises:

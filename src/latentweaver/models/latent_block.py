@@ -62,7 +62,7 @@ class LatentBlockForCausalLM(ContinuousThoughtForCausalLM):
     """A decoder of transformers that refines a block of thoughts. Make one with `latent_block`."""
 
     config_class = LatentBlockConfig
-    config: LatentBlockConfig
+    config: LatentBlockConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def begin(
         self,

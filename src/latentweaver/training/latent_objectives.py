@@ -64,14 +64,14 @@ class TaughtBatch:
         for example in examples:
             steps = example.steps[:-1] if drop_last_step else example.steps
             worked = [token for step in steps for token in step]
-            student = [*example.question, markers.start, *[markers.latent] * thoughts, markers.end]
-            for side, prompt, said in ((0, student, []), (1, list(example.question), worked)):
+            thinking = [*example.question, markers.start, *[markers.latent] * thoughts, markers.end]
+            for side, prompt, said in ((0, thinking, []), (1, list(example.question), worked)):
                 labels = [IGNORED] * len(prompt) + said + example.answer
                 rows[side].append((prompt + said + example.answer, labels))
                 columns[side].append(len(prompt) + len(said) + lead - 1)
-        batches = [TokenBatch.of(rows[side], markers.latent, pad) for side in (0, 1)]
-        begins = [batch.attention_mask.argmax(-1) for batch in batches]
-        return cls(*batches, *(begin + torch.tensor(places) for begin, places in zip(begins, columns, strict=True)))
+        student, teacher = (TokenBatch.of(rows[side], markers.latent, pad) for side in (0, 1))
+        at = [batch.attention_mask.argmax(-1) + torch.tensor(places) for batch, places in zip((student, teacher), columns, strict=True)]
+        return cls(student, teacher, at[0], at[1])
 
     def to(self, device: str | torch.device) -> TaughtBatch:
         """The same on another device."""
@@ -153,8 +153,8 @@ class ReadBatch(TokenBatch):
 
     def to(self, device: str | torch.device) -> ReadBatch:
         """The same on another device."""
-        moved = (tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels, self.readouts))
-        return ReadBatch(*moved, self.iterations)
+        moved = super().to(device)
+        return ReadBatch(moved.input_ids, moved.attention_mask, moved.labels, self.readouts.to(device), self.iterations)
 
 
 @dataclass(frozen=True)
