@@ -10,15 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import latentweaver as lw
-from latentweaver.cli import main, settings
+from latentweaver.cli import main
+from latentweaver.commands.think import settings
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A checkpoint with a tokenizer of single letters."""
-    from conftest import tiny_config
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
+
+    from conftest import tiny_config
 
     path = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)

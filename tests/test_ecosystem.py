@@ -120,9 +120,11 @@ def task(tmp_path):
     """A task of lm-eval from local files: one multiple choice, one to generate."""
     rows = [{"q": f"w{place} w{place + 1}", "a": f"w{place + 2}", "b": "w50"} for place in range(4)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    common = f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {tmp_path}/rows.jsonl\ntest_split: test\ndoc_to_text: '{{{{q}}}}'\n"
+    common = (
+        f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {tmp_path}/rows.jsonl\ntest_split: test\ndoc_to_text: '{{{{q}}}}'\n"
+    )
     (tmp_path / "pick.yaml").write_text(
-        f"task: pick\n{common}doc_to_choice: \"{{{{[a, b]}}}}\"\ndoc_to_target: 0\noutput_type: multiple_choice\nmetric_list:\n  - metric: acc\n"
+        f'task: pick\n{common}doc_to_choice: "{{{{[a, b]}}}}"\ndoc_to_target: 0\noutput_type: multiple_choice\nmetric_list:\n  - metric: acc\n'
     )
     (tmp_path / "write.yaml").write_text(
         f"task: write\n{common}doc_to_target: '{{{{a}}}}'\noutput_type: generate_until\ngeneration_kwargs:\n  until: ['w3']\n  max_gen_toks: 4\n"

@@ -132,7 +132,9 @@ class TestFirstState:
 
     def test_sampling_repeats_under_a_generator(self, model):
         ids = torch.tensor(PROMPTS[:1])
-        runs = [model.generate(ids, do_sample=True, max_new_tokens=12, generator=torch.Generator().manual_seed(s)).tolist() for s in (1, 1, 2)]
+        runs = [
+            model.generate(ids, do_sample=True, max_new_tokens=12, generator=torch.Generator().manual_seed(s)).tolist() for s in (1, 1, 2)
+        ]
         assert runs[0] == runs[1] != runs[2]
 
     def test_a_given_state(self, model):

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import latentweaver as lw
-from latentweaver.halting import KL, Acceleration, ArgmaxStability, Cosine, EntropyChange, Fixed, HaltingRule, LearnedGate, StateChange, View
+from latentweaver.halting import (
+    KL,
+    Acceleration,
+    ArgmaxStability,
+    Cosine,
+    EntropyChange,
+    Fixed,
+    HaltingRule,
+    LearnedGate,
+    StateChange,
+    View,
+)
 
 
 class Settling:
@@ -81,7 +92,9 @@ def test_state_based_rules_never_run_the_coda_of_a_real_model(tiny):
     with torch.no_grad():
         lw.think_until(model, model.begin(IDS + 5), StateChange(0.1), max_steps=12)
     assert not runs
-    out = model.generate(IDS[:1] + 5, num_steps=12, halting=StateChange(0.1), max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+    out = model.generate(
+        IDS[:1] + 5, num_steps=12, halting=StateChange(0.1), max_new_tokens=4, do_sample=False, return_dict_in_generate=True
+    )
     assert len(runs) == 4 and out.steps.sum() < 4 * 12, "the coda runs once a token, to read it"
 
 

@@ -71,7 +71,9 @@ class TestGreedyRuns:
     def expected(self, huginn, name):
         return huginn.notes["greedy_generations_init_scale_0"][name]
 
-    @pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=["cache", "no cache", "static cache"])
+    @pytest.mark.parametrize(
+        "options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=["cache", "no cache", "static cache"]
+    )
     def test_with_and_without_cache(self, huginn, model, options):
         out = self.run(huginn, model, num_steps=4, **options)
         assert out.sequences[0].tolist() == self.expected(huginn, "full_r4") == self.expected(huginn, "nocache_r4")

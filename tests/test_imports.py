@@ -35,6 +35,12 @@ def test_every_public_name_can_be_had():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", ["models.blocks", "models.config", "models.continuous_thought", "runtime.engine", "checkpoints.formats"])
+def test_any_module_can_be_the_first(module):
+    assert run(f"import latentweaver.{module}; print('fine')") == "fine"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

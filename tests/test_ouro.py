@@ -59,7 +59,9 @@ def test_all_loops(ouro, model, options):
     assert far(logits, ouro.io["logits_last"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=["cache", "no cache", "static cache"])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=["cache", "no cache", "static cache"]
+)
 def test_greedy_run(ouro, model, options):
     expected = ouro.notes["generations"]["greedy_nocache_4ut"]
     new = ouro.io["gen_logits"].shape[1]

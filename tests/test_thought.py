@@ -92,8 +92,8 @@ def test_rows_think_as_they_would_in_the_batch(model, cached):
 
 @torch.no_grad()
 def test_another_state_must_have_the_same_shape(model):
+    thought = model.begin(IDS)
     with pytest.raises(lw.InputError, match=r"\[2, 5, 32\].*\[1, 5, 32\]"):
-        thought = model.begin(IDS)
         thought.branch(thought.state[:1])
 
 

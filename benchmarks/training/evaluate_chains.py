@@ -1,6 +1,6 @@
 """Accuracy of a chains model against steps and depth, on problems of the test side, as JSON with intervals.
 
-    python benchmarks/training/evaluate_chains.py MODEL OUT.json --depths 1,2,4 --steps 1,20,80 --problems 1000 --seed 101
+python benchmarks/training/evaluate_chains.py MODEL OUT.json --depths 1,2,4 --steps 1,20,80 --problems 1000 --seed 101
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 
 
-
 def load(
     path_or_name: str | os.PathLike[str],
     dtype: str | torch.dtype = "auto",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from latentweaver.errors import CheckpointError
-from latentweaver.folders import cache_folder
 
 
 @dataclass(frozen=True)

@@ -267,4 +267,6 @@ class RowsOfCache(LoopCache):
 
 def _without_gradients(key: Tensor) -> None:
     if key.requires_grad:
-        raise InputError("a LoopCache cannot carry gradients; use torch.no_grad(), no cache (use_cache=False), or transformers' DynamicCache()")
+        raise InputError(
+            "a LoopCache cannot carry gradients; use torch.no_grad(), no cache (use_cache=False), or transformers' DynamicCache()"
+        )

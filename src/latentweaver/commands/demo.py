@@ -1,0 +1,43 @@
+"""`lw demo`: what thinking looks like, on a model that was never trained to loop and on one that was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUESTIONS = (
+    "What is the capital of France?",
+    "How many legs do three spiders have?",
+    "Name three primary colors.",
+)
+
+CHAINS = ("r=3 k=r+4 q=k+r ?q=", "a=3 b=a+4 c=b+a d=c+b e=d+d f=e+1 g=f+e h=g+b ?h=")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A real pretrained model thinks about real questions, at several settings of the dial."""
+
+    model: str = "smollm2-135m"
+    """A name, a checkpoint folder, a GGUF file, or owner/repository on the hub."""
+
+    tokens: int = 24
+    """At most this many new tokens for each answer."""
+
+    def __call__(self) -> None:
+        from latentweaver.commands.think import Think, Thinker
+
+        thinker = Thinker(Think(question="", model=self.model, tokens=self.tokens, threshold=0.01))
+        for question in QUESTIONS:
+            thinker.console.rule(question, align="left")
+            for setting in ("1", "2", "4", "auto"):
+                thinker.answer(question, setting)
+        thinker.console.print(
+            f"{self.model} is a pretrained model that was cut open and never trained to loop: more steps change its answers and do not "
+            "improve them. weaver-chains, below, was trained to: each step adds two digits, and it knows the answer when it has had one "
+            "step more than the chain is deep.\n"
+        )
+        chains = Thinker(Think(question="", model="weaver-chains", tokens=2, trace=True))
+        for question in CHAINS:
+            chains.console.rule(question, align="left")
+            for setting in ("1", "4", "12", "auto"):
+                chains.answer(question, setting)

@@ -1,0 +1,123 @@
+"""`lw eval` and `lw bench`: how good and how fast, at each setting of the dial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from latentweaver.commands.common import numbers, quiet
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Accuracy of a model on a task, against steps and against difficulty, with 95 % intervals."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A name or a checkpoint folder whose tokens are the task's characters."""
+
+    task: str = "chains"
+    """The task (see `latentweaver.tasks.TASKS`)."""
+
+    steps: str = "1,2,4,8,16,32,64"
+    """Numbers of steps to read the answer at."""
+
+    difficulty: str = "1,2,4,8,16,32"
+    """Difficulties to ask for."""
+
+    problems: int = 200
+    """Problems of each difficulty."""
+
+    seed: int = 0
+    """Another seed, other problems."""
+
+    json: Path | None = None
+    """Also write the table to this file."""
+
+    plot: Path | None = None
+    """Also draw it: .png, .svg or .html."""
+
+    device: str = "auto"
+    """Where to run."""
+
+    def __call__(self) -> None:
+        from latentweaver import tasks
+        from latentweaver.checkpoints.loading import load
+        from latentweaver.console import make_console
+        from latentweaver.errors import InputError
+        from latentweaver.evaluate import accuracy_against_steps
+        from latentweaver.evaluate.plot import plot
+
+        if self.problems < 1:
+            raise InputError(f"--problems must be at least 1, got {self.problems}")
+        steps, difficulties = numbers("--steps", self.steps), numbers("--difficulty", self.difficulty)
+        task = tasks.task(self.task)
+        quiet()
+        model = load(self.model, device=self.device)
+        table = accuracy_against_steps(model, task, steps, difficulties, self.problems, self.seed)
+        console = make_console()
+        console.print(f"{self.model} on {self.task}, accuracy in per cent, {self.problems} problems a row")
+        console.print(str(table), markup=False)
+        if self.json is not None:
+            table.to_json(self.json)
+        if self.plot is not None:
+            console.print(f"[dim]{plot(table, self.plot, f'{self.model} on {self.task}')}[/dim]")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Tokens per second, time to first token, and weights read against what this machine can read."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A name, a checkpoint folder, a GGUF file, or owner/repository on the hub."""
+
+    steps: str = "1,4,16"
+    """Settings of the dial."""
+
+    batch: str = "1,8"
+    """Rows decoded together."""
+
+    prompt: int = 32
+    """Tokens of each prompt."""
+
+    tokens: int = 32
+    """Tokens to write."""
+
+    int8: bool = False
+    """Keep the weights in 8 bits."""
+
+    dtype: str = "auto"
+    """Precision: "auto", "float32", "bfloat16", "float16"."""
+
+    device: str = "auto"
+    """Where to run."""
+
+    json: Path | None = None
+    """Also write the numbers to this file."""
+
+    def __call__(self) -> None:
+        import json
+
+        from rich.table import Table
+
+        from latentweaver.checkpoints.loading import load
+        from latentweaver.console import make_console
+        from latentweaver.runtime.bench import bench
+        from latentweaver.runtime.int8 import quantize
+
+        steps, batches = numbers("--steps", self.steps), numbers("--batch", self.batch)
+        quiet()
+        model = load(self.model, dtype=self.dtype, device=self.device)
+        if self.int8:
+            quantize(model)
+        rows = [speed.as_dict() for speed in bench(model, steps, batches, self.prompt, self.tokens)]
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for column in rows[0]:
+            table.add_column(column.replace("_", " "), justify="right")
+        for row in rows:
+            table.add_row(*(f"{value:.3g}" for value in row.values()))
+        make_console().print(table)
+        if self.json is not None:
+            self.json.write_text(json.dumps(rows, indent=1) + "\n")

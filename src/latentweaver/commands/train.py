@@ -1,0 +1,62 @@
+"""`lw train`: a recipe, its fields as flags."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Train:
+    """Run a recipe: `lw train RECIPE`, its fields as flags (`lw train chains --help` lists them)."""
+
+
+def train(arguments: list[str]) -> None:
+    """`lw train RECIPE [--folder F] [--resume] [--FIELD VALUE ...]`."""
+    from latentweaver import recipes
+    from latentweaver.errors import InputError
+
+    if not arguments or arguments[0].startswith("-"):
+        about = ", ".join(recipes.RECIPES)
+        print(f"usage: lw train RECIPE [--folder FOLDER] [--resume] [--FIELD VALUE ...]\n\nrecipes: {about}")
+        sys.exit(0 if "-h" in arguments or "--help" in arguments else 2)
+    name, *rest = arguments
+    if name not in recipes.RECIPES:
+        raise InputError(f"unknown recipe {name!r}; there are {', '.join(recipes.RECIPES)}")
+    resume = "--resume" in rest
+    rest = [argument for argument in rest if argument != "--resume"]
+    folder = None
+    if "--folder" in rest:
+        place = rest.index("--folder")
+        if place + 1 == len(rest):
+            raise InputError("--folder needs a folder")
+        folder = rest[place + 1]
+        del rest[place : place + 2]
+    recipe = tyro.cli(recipes.RECIPES[name], prog=f"lw train {name} [--folder FOLDER] [--resume]", args=rest)
+    _train(recipe, folder or f"runs/{name}", resume)
+
+
+def _train(recipe: Any, folder: str, resume: bool) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from latentweaver.console import make_console
+
+    console = make_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("starting", total=recipe.updates)
+
+        def report(line: dict[str, Any]) -> None:
+            shown = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if name in ("loss", "accuracy"))
+            progress.update(bar, completed=line["update"], description=shown or "training")
+            measured = {name: value for name, value in line.items() if name.startswith(("depth_", "difficulty_"))}
+            if measured:
+                console.print(f"update {line['update']}: " + "  ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+            if "warning" in line:
+                console.print(f"update {line['update']}: {line['warning']}", style="yellow", markup=False)
+
+        model = recipe.run(folder, resume, report)
+    console.print(f"the model is in {model}; try: lw eval {model}")
