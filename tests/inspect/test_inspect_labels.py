@@ -233,3 +233,11 @@ def test_exact_periods_in_a_thousand_draws():  # [V2]
     ]
     print(f"exact periods: {np.mean(right):.4f} of {len(right)}")
     assert np.mean(right) >= 0.99
+
+
+def test_an_orbit_of_a_few_roundings_says_so():
+    rng = np.random.default_rng(0)
+    one = label_path(embed(circle(2 * math.pi / 5, T, rng), rng, offset=40), "bfloat16")
+    assert one.name == "orbit"
+    assert one.confidence == "low"
+    assert "finer dtype" in one.reasons[-1]

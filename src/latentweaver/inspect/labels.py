@@ -257,12 +257,15 @@ def _rotating(d: Dynamics) -> Label | None:
         name, period = "quasi_orbit", turn
         why = f"one turn in {turn:.4g} +- {error:.1g} steps; no period of up to 32 steps holds every line"
     reasons = (why, lines)
+    near = d.speed * d.norm < 16 * d.floor
+    if near:
+        reasons = (*reasons, f"its steps are only {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: run it again in a finer dtype")
     if d.steps - d.steps // 2 < SHORT:
         return Label(
             "undetermined", (f"a rotation in {d.steps} steps is not enough to name: take 96 or more", *reasons),
             period, error, "low", candidate=name, flags=("short",), evidence=d,
         )  # fmt: skip
-    close = r.skill < 0.7 or r.energy < 0.7 or (name == "orbit" and 3 * period * r.error > math.pi / 8)
+    close = near or r.skill < 0.7 or r.energy < 0.7 or (name == "orbit" and 3 * period * r.error > math.pi / 8)
     return Label(name, reasons, period, error, "low" if close else "high", evidence=d)
 
 

@@ -55,6 +55,11 @@ class Jacobian:
         self.size = width if scope == "token" else sequence * width
         self.point = (thought.state[0, self.token] if scope == "token" else thought.state[0].reshape(-1)).detach()
 
+    @property
+    def tolerance(self) -> float:
+        """How closely the iterations may agree: no better than products in the state's dtype do."""
+        return 1e-8 if self.point.dtype == torch.float64 else 1e-5
+
     def step(self, x: Float[Tensor, "size"]) -> Float[Tensor, "size"]:
         """f, on a flat vector."""
         state = self.thought.state.detach()
@@ -97,7 +102,7 @@ def leading_eigenvalues(jacobian: Jacobian, count: int = 6, seed: int = 0) -> Co
         start = np.random.default_rng(seed).normal(size=n)
         # one more pair than asked for: ARPACK may cut a complex pair in two
         values = arpack.eigs(
-            operator, k=min(count + 1, n - 2), v0=start, ncv=min(n, max(24, 4 * count)), tol=1e-8, return_eigenvectors=False
+            operator, k=min(count + 1, n - 2), v0=start, ncv=min(n, max(24, 4 * count)), tol=jacobian.tolerance, return_eigenvectors=False
         )
     return values[np.argsort(-np.abs(values), kind="stable")][:count].astype(complex)
 
@@ -112,7 +117,7 @@ def largest_singular_value(jacobian: Jacobian, seed: int = 0) -> float:
     arpack: Any = scipy.sparse.linalg
     operator = arpack.LinearOperator((n, n), matvec=jacobian._product(), rmatvec=jacobian._product(transposed=True), dtype=np.float64)
     start = np.random.default_rng(seed).normal(size=n)
-    return float(arpack.svds(operator, k=1, v0=start, tol=1e-8, return_singular_vectors=False)[0])
+    return float(arpack.svds(operator, k=1, v0=start, tol=jacobian.tolerance, return_singular_vectors=False)[0])
 
 
 @dataclass(frozen=True)
