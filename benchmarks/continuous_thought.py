@@ -192,10 +192,12 @@ def main() -> None:
     if not arguments.reference or not arguments.python:
         parser.error("--reference and --python say where the original and its interpreter are")
     machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
-    lines = [compare(name, arguments.steps, arguments.thoughts, arguments) for name in arguments.shapes.split(",")]
-    if arguments.output:
-        content = {"date": time.strftime("%Y-%m-%d"), "machine": machine, "thoughts": arguments.thoughts, "results": lines}
-        Path(arguments.output).write_text(json.dumps(content, indent=1) + "\n")
+    lines: list[dict[str, Any]] = []
+    for name in arguments.shapes.split(","):
+        lines.append(compare(name, arguments.steps, arguments.thoughts, arguments))
+        if arguments.output:  # after every shape: the large ones take long
+            content = {"date": time.strftime("%Y-%m-%d"), "machine": machine, "thoughts": arguments.thoughts, "results": lines}
+            Path(arguments.output).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

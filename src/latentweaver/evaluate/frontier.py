@@ -76,7 +76,7 @@ def frontier_split(model: Any, task: GraphSearch, graphs: list[Graph], seed: int
 
 
 def _split(logits: Tensor, graphs: list[Graph], thoughts: int) -> Split:
-    probability: dict[str, float] = {kind: 0.0 for kind in CLASSES}
+    probability: dict[str, float] = dict.fromkeys(CLASSES, 0.0)
     share, wins, pairs = dict(probability), 0.0, 0
     for row, graph in enumerate(graphs):
         classes = classes_of(graph, thoughts)
