@@ -10,7 +10,7 @@ import pytest
 import latentweaver
 from latentweaver import tasks
 from latentweaver.errors import InputError
-from latentweaver.evaluate import accuracy_against_steps, wilson
+from latentweaver.evaluate import Cell, Table, accuracy_against_steps, wilson
 
 SHIPPED = Path(latentweaver.__file__).parent / "weights" / "weaver-chains"
 
@@ -51,3 +51,27 @@ class TestTheShippedReasoner:
         assert [cell["difficulty"] for cell in cells] == [1, 2]
         assert all(0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1 for cell in cells)
         assert "100.0" in str(table)
+
+
+def test_a_table_is_drawn_and_its_page_stands_alone(tmp_path):
+    pytest.importorskip("matplotlib")
+    from latentweaver.errors import InputError
+    from latentweaver.evaluate.plot import plot
+
+    cells = tuple(Cell(difficulty, steps, min(steps * 3, 10), 10) for difficulty in (1, 2) for steps in (1, 2, 4))
+    table = Table("sums <script>", "test", 0, cells)
+    assert plot(table, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    page = plot(table, tmp_path / "a.html", "sums <script>").read_text()
+    assert "<script" not in page and 'src="' not in page and "100.0" in page
+    with pytest.raises(InputError, match=r"a\.pdf"):
+        plot(table, tmp_path / "a.pdf")
+
+
+def test_the_readme_shows_the_recorded_results():
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    script = Path(__file__).parents[1] / "benchmarks" / "readme.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
