@@ -13,6 +13,8 @@ file: states are appended to a .npy as they come, `[steps, rows, tokens, width]`
 from __future__ import annotations
 
 import ast
+import atexit
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -67,7 +69,8 @@ def record(
         every: keep only every so many steps.
         halting: a rule that stops rows early; recording ends for them there.
         path: stream the states to this .npy file.
-        memory: without a path, states beyond so many bytes are streamed to a temporary file.
+        memory: without a path, states beyond so many bytes are streamed to a temporary file,
+            which goes when Python does.
         begin: passed on to `model.begin` (initial_state, generator, cache, ...).
 
     Raises:
@@ -168,7 +171,9 @@ class _Segment:
         size = (recorder.steps // recorder.every + 1) * self.batch * len(self.positions) * width * number_type
         path = recorder.path
         if path is None and size > recorder.memory:
-            path = Path(tempfile.mkdtemp(prefix="latentweaver-")) / "states.npy"
+            folder = tempfile.mkdtemp(prefix="latentweaver-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            path = Path(folder) / "states.npy"
         elif path is not None and number:
             path = path.with_stem(f"{path.stem}-{number}")
         self.path = path
