@@ -301,3 +301,22 @@ def test_a_thought_is_immutable(model: ContinuousThoughtForCausalLM) -> None:
         thought.state = thought.state
     with pytest.raises(TypeError):
         thought.anchor["mask"] = None
+
+
+def test_markers_begin_as_another_token(base: PreTrainedModel) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    from latentweaver.models.continuous_thought import add_markers
+
+    words = {f"w{number}": number for number in range(63)} | {"<<": 63}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")))
+    with pytest.raises(lw.InputError, match="no token '>>'"):
+        add_markers(base, tokenizer, like=">>")
+    add_markers(base, tokenizer)
+    model = lw.continuous_thought(base, tokenizer)
+    assert [model.config.latent_token_id, model.config.start_token_id, model.config.end_token_id] == [64, 65, 66]
+    for matrix in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        assert matrix.shape[0] == 67
+        assert (matrix[64:] == matrix[63]).all()
+    assert model.read(model.think(model.begin(PROMPT))).logits.shape == (2, 1, 67)

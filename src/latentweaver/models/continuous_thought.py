@@ -438,7 +438,7 @@ def add_markers(base: Any, tokenizer: Any, like: str = "<<", markers: dict[str, 
     if len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for matrix in (base.get_input_embeddings().weight, base.get_output_embeddings().weight):
-        matrix[tokenizer.convert_tokens_to_ids(new)] = matrix[known[like]]
+        matrix[tokenizer.convert_tokens_to_ids(new)] = matrix[known[like]].clone()
 
 
 def _mask(attention_mask: Tensor | None, input_ids: Tensor) -> Bool[Tensor, "batch sequence"]:
