@@ -51,7 +51,8 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
-            await send(message)
+            async with asyncio.timeout(self.settings.write_seconds):  # a client that does not read holds nothing for long
+                await send(message)
 
         try:
             headers = {name.lower(): value for name, value in scope["headers"]}

@@ -22,6 +22,7 @@ class Settings:
         patience: see `Engine`.
         body_bytes: longest body; longer ones are refused with 413.
         body_seconds: a body must have arrived in this time.
+        write_seconds: a client that takes longer to accept what is sent to it is dropped.
         request_seconds: a request is ended after this time, with what it has so far.
         connections: open connections, idle ones included; more are refused with 503.
         drain_seconds: how long running requests may take to finish after SIGTERM.
@@ -40,6 +41,7 @@ class Settings:
     patience: int = 0
     body_bytes: int = 1 << 20
     body_seconds: float = 10.0
+    write_seconds: float = 30.0
     request_seconds: float = 300.0
     connections: int = 512
     drain_seconds: int = 30
