@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             args=arguments,
             config=(tyro.conf.OmitSubcommandPrefixes,),
         )
+        assert not isinstance(command, Train), "has been run above"
         command()
     except LatentweaverError as error:
         print(f"lw: {error}", file=sys.stderr)

@@ -55,7 +55,7 @@ def load(
     kind = config.get("model_type")
     if target.suffix == ".gguf" or kind in LLAMA_FAMILY:
         model = retrofit_tensors(*load_base(target))
-        model = model if wanted is None else model.to(wanted)
+        model = model if wanted is None else model.to(wanted)  # pyright: ignore[reportArgumentType]
     elif kind in FORMATS:
         model = build(FORMATS[kind].config(config))
         ours: dict[str, Tensor] = {}

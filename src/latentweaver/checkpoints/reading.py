@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from latentweaver.errors import CheckpointError, InputError
+from latentweaver.models.blocks import RotaryTable
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 
@@ -83,7 +84,7 @@ def build(config: RecurrentDepthConfig, dtype: torch.dtype | None = None) -> Rec
     """The model without weights, on the meta device: shapes only, no memory."""
     with torch.device("meta"):
         model = RecurrentDepthForCausalLM(config)
-    return model if dtype is None else model.to(dtype)
+    return model if dtype is None else model.to(dtype)  # pyright: ignore[reportArgumentType]
 
 
 def fill(model: RecurrentDepthForCausalLM, tensors: Iterable[tuple[str, Tensor]], source: str, dtype: torch.dtype | None) -> None:
@@ -111,7 +112,7 @@ def fill(model: RecurrentDepthForCausalLM, tensors: Iterable[tuple[str, Tensor]]
     model.load_state_dict(given, strict=False, assign=True)
     model.tie_weights()
     for module in model.modules():  # buffers are computed, not stored
-        if hasattr(module, "inverse_frequencies"):
+        if isinstance(module, RotaryTable):
             module.inverse_frequency = module.inverse_frequencies(model.config)[0]
     for parameter in model.parameters():
         parameter.requires_grad_(True)

@@ -12,6 +12,7 @@ not better answers until it is trained (arXiv 2511.07384 does that to several mo
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def retrofit(
         InputError: if layers are named twice, out of range, or not enough to go round.
         CheckpointError: if the base is not of the Llama family.
     """
-    if isinstance(base, (str, bytes)) or hasattr(base, "__fspath__"):
+    if isinstance(base, (str, os.PathLike)):
         from latentweaver.checkpoints.loading import load_base
 
         fields, tensors = load_base(base)
