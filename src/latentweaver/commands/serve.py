@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import tyro
@@ -37,7 +38,7 @@ class Serve:
     """Which steps' keys and values are kept: "full", "shared", "shared:K" or "anchor:N"."""
 
     api_key: str | None = None
-    """What clients must send as bearer token."""
+    """What clients must send as bearer token; $LATENTWEAVER_API_KEY says it without showing it in the list of processes."""
 
     dtype: str = "auto"
     """Precision: "auto", "float32", "bfloat16", "float16"."""
@@ -46,14 +47,17 @@ class Serve:
     """Where to run: "auto", "cpu", "cuda", ..."""
 
     def __call__(self) -> None:
-        from dataclasses import asdict
-
         from latentweaver.errors import InputError
 
         try:
-            from latentweaver.serve import Settings, run
+            import fastapi  # noqa: F401
+            import prometheus_client  # noqa: F401
+            import uvicorn  # noqa: F401
         except ImportError as error:
             raise InputError(f"the server needs more packages: pip install 'latentweaver[serve]' ({error})") from error
+        from latentweaver.serve import Settings, run
+
         options = asdict(self)
         model, host, port = (options.pop(name) for name in ("model", "host", "port"))
+        options["api_key"] = self.api_key or os.environ.get("LATENTWEAVER_API_KEY")
         run(model, host, port, Settings(**options))
