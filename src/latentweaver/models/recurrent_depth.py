@@ -130,6 +130,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
                 raise InputError(f"input_ids must be [batch, sequence] with at least one token, got shape {list(input_ids.shape)}")
             inputs_embeds = self.embed_tokens(input_ids)
         assert inputs_embeds is not None
+        if inputs_embeds.dim() != 3 or inputs_embeds.numel() == 0:
+            raise InputError(f"inputs_embeds must be [batch, sequence, width] with at least one position, got {list(inputs_embeds.shape)}")
         batch, sequence, _ = inputs_embeds.shape
         past = 0 if cache is None else cache.get_seq_length()
         if attention_mask is not None and attention_mask.dim() == 2 and attention_mask.shape != (batch, past + sequence):
