@@ -14,6 +14,7 @@ from latentweaver.halting import (
     KL,
     Acceleration,
     ArgmaxStability,
+    Confidence,
     Cosine,
     EntropyChange,
     Fixed,
@@ -136,6 +137,10 @@ class TestValues:
         a, b = [1.0, 0.0], [0.0, 1.0]
         assert self.trace(ArgmaxStability(), [a, a, a, a, b, b]) == [0, 1, 2, 0, 1]
 
+    def test_confidence_counts_steps_in_a_row(self):
+        unsure, sure = [0.0, 0.0], [9.0, 0.0]
+        assert self.trace(Confidence(0.9), [unsure, sure, unsure, sure, sure]) == [1, 0, 1, 2]
+
     def test_learned_gate_adds_up_the_chances_of_leaving(self):
         class GateOf:
             def exit_logit(self, thought):
@@ -200,6 +205,7 @@ def test_a_rule_of_ones_own():
         (lambda: KL(-1), "threshold.*-1"),
         (lambda: Fixed(0), "steps.*0"),
         (lambda: ArgmaxStability(0), "patience.*0"),
+        (lambda: Confidence(1.0), r"\(0, 1\).*1.0"),
         (lambda: LearnedGate(1.5), r"\(0, 1\].*1.5"),
     ],
 )
@@ -211,3 +217,15 @@ def test_thresholds_that_mean_nothing(make, said):
 def test_a_gate_that_is_not_there(tiny):
     with pytest.raises(lw.InputError, match="no exit gate"):
         tiny().generate(IDS[:1] + 1, halting=LearnedGate(0.5), max_new_tokens=1)
+
+
+def test_a_shipped_reasoner_knows_when_it_knows():
+    """weaver-chains answers a chain of depth d from step d + 1 on, and is sure of it only then."""
+    model, tokenizer = lw.load("weaver-chains", device="cpu"), lw.load_tokenizer("weaver-chains")
+    for question, answer, depth in (("r=3 k=r+4 q=k+r ?q=", "0", 2), ("a=3 b=a+4 c=b+a d=c+b e=d+d f=e+1 ?f=", "5", 5)):
+        ids = tokenizer(question, return_tensors="pt").input_ids
+        out = model.generate(
+            ids, num_steps=40, halting=Confidence(), max_new_tokens=1, do_sample=False, return_dict_in_generate=True, pad_token_id=0
+        )
+        assert tokenizer.decode(out.sequences[0, -1]) == answer
+        assert depth + 1 <= out.steps[0, 0] <= depth + 3

@@ -2,8 +2,8 @@
 
 A rule is a small object that looks at a Thought after every step and gives each position a value; `enough` compares the
 value with the rule's threshold. State-based rules (`StateChange`, `Cosine`, `Acceleration`) look at the latent state only
-and cost next to nothing. Readout-based rules (`KL`, `EntropyChange`, `ArgmaxStability`) run the coda and the head after
-every step, which can cost as much as the steps that they save. `LearnedGate` asks the model's own gate.
+and cost next to nothing. Readout-based rules (`KL`, `EntropyChange`, `ArgmaxStability`, `Confidence`) run the coda and the head
+after every step, which can cost as much as the steps that they save. `LearnedGate` asks the model's own gate.
 
 Writing another rule: subclass `HaltingRule` and give `start` (what to remember of the first state) and `measure` (the value
 after a step, and what to remember next). What is remembered is a dictionary of batch-first tensors, so that halted rows can
@@ -241,6 +241,36 @@ class ArgmaxStability(HaltingRule):
         same = token == memory["token"][:, -width:]
         stable = torch.where(same, memory["stable"][:, -width:] + 1, 0)
         return stable.float(), {"token": token, "stable": stable}
+
+    def enough(self, value: Tensor) -> Tensor:
+        return value >= self.patience
+
+
+@dataclass(frozen=True)
+class Confidence(HaltingRule):
+    """Stop when the likeliest token has had at least `probability` for `patience` steps in a row. Costs a readout a step.
+
+    For reasoners that are unsure until they know, such as `weaver-chains`: their states settle before their answer does.
+    """
+
+    probability: float = 0.9
+    patience: int = 2
+    min_steps: int = 1
+    summary = "last"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability < 1:
+            raise InputError(f"probability must lie in (0, 1), got {self.probability}")
+        _positive("patience", self.patience)
+
+    def start(self, thought: Thought) -> Memory:
+        return {"sure": torch.zeros(thought.state.shape[:2], device=thought.state.device)}
+
+    def measure(self, memory: Memory, view: View) -> tuple[Tensor, Memory]:
+        likeliest = view.log_probs.amax(-1).exp()
+        before = memory["sure"][:, -likeliest.shape[1] :]
+        sure = torch.where(likeliest >= self.probability, before + 1, 0)
+        return sure, {"sure": sure}
 
     def enough(self, value: Tensor) -> Tensor:
         return value >= self.patience

@@ -36,7 +36,7 @@ class Demo:
             "improve them. weaver-chains, below, was trained to: each step adds two digits, and it knows the answer when it has had one "
             "step more than the chain is deep.\n"
         )
-        chains = Thinker(Think(question="", model="weaver-chains", tokens=2, trace=True))
+        chains = Thinker(Think(question="", model="weaver-chains", tokens=1, rule="confidence"))
         for question in CHAINS:
             chains.console.rule(question, align="left")
             for setting in ("1", "4", "12", "auto"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -33,8 +33,11 @@ class Think:
     max_steps: int = 32
     """With --steps auto, never more than this many."""
 
+    rule: Literal["state", "confidence"] = "state"
+    """With --steps auto, stop when the state settles, or when the model has been sure of the token for two steps."""
+
     threshold: float = 0.03
-    """With --steps auto, stop when a step moves the state by less than this part of its norm."""
+    """With --steps auto and the rule "state": a step moves the state by less than this part of its norm."""
 
     tokens: int = 64
     """At most this many new tokens."""
@@ -159,13 +162,13 @@ def dial_of(setting: str | None, options: Think) -> tuple[Any, HaltingRule | Non
     Raises:
         InputError: if the setting means nothing.
     """
-    from latentweaver.halting import StateChange
+    from latentweaver.halting import Confidence, StateChange
     from latentweaver.runtime.schedule import schedule
 
     if setting is None:
         return None, None
     if setting == "auto":
-        rule = StateChange(options.threshold)
+        rule = StateChange(options.threshold) if options.rule == "state" else Confidence()
         return schedule(options.max_steps)(0), rule
     schedule(setting)
     return int(setting) if setting.lstrip("-").isdecimal() else setting, None
