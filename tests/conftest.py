@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import latentweaver as lw
+from tiny_models import tiny_config
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -52,11 +53,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Origin
         return made[name]
 
     return make
-
-
-def tiny_config(**fields: Any) -> lw.RecurrentDepthConfig:
-    shape = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "max_position_embeddings": 64}
-    return lw.RecurrentDepthConfig(**{**shape, "prelude_layers": 1, "core_layers": 2, "coda_layers": 1, "num_steps": 3, **fields})
 
 
 @pytest.fixture

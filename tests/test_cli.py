@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from conftest import tiny_config
+    from tiny_models import tiny_config
 
     path = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)

@@ -61,7 +61,7 @@ def test_peft_lora(model, tmp_path, targets):
         assert torch.equal(merged.generate(IDS, num_steps=4, **GREEDY), text), "the adapter is heard while generating too"
     assert (tmp_path / "adapter_model.safetensors").is_file()
     torch.manual_seed(0)
-    from conftest import tiny_config
+    from tiny_models import tiny_config
 
     again = PeftModel.from_pretrained(lw.RecurrentDepthForCausalLM(tiny_config(initializer_range=0.2)).eval(), tmp_path)
     with torch.no_grad():

@@ -50,7 +50,7 @@ class TestInvariances:
     @settings(max_examples=25, deadline=None)
     @given(data=st.data())
     def test_any_batch_any_order(self, data):
-        from conftest import tiny_config
+        from tiny_models import tiny_config
 
         torch.manual_seed(1)
         model = lw.RecurrentDepthForCausalLM(tiny_config(initializer_range=0.1)).eval()  # larger ones amplify rounding

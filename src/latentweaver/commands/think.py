@@ -131,7 +131,7 @@ class Thinker:
             self.console.print(line, markup=False, soft_wrap=True)
         spent, count = sum(stream.steps), len(stream.steps)
         self.console.print(
-            f"[dim]{bars(stream.steps, stream.most)}  {count} tokens, {spent} steps ({spent / count:.1f} a token), {seconds:.1f} s[/dim]\n"
+            f"[dim]{bars(stream.steps, stream.most)}  {_many(count, 'token')}, {_many(spent, 'step')} ({spent / count:.1f} a token), {seconds:.1f} s[/dim]\n"
         )
 
     def _prompt(self, question: str) -> Any:
@@ -147,6 +147,10 @@ class Thinker:
                 "input_ids"
             ]
         return ids.to(self.model.device)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def settings(steps: str | None) -> list[str | None]:
