@@ -243,6 +243,14 @@ class TestInput:
         for call in (lambda m: m.generate(empty), lambda m: m(empty), lambda m: m.begin(empty)):
             with pytest.raises(lw.InputError, match="at least one token"):
                 call(tiny())
+        for call in (lambda m: m.generate(inputs_embeds=torch.zeros(1, 0, 32)), lambda m: m.begin(inputs_embeds=torch.zeros(1, 0, 32))):
+            with pytest.raises(lw.InputError, match="at least one position"):
+                call(tiny())
+
+    @pytest.mark.parametrize("token", [61, -1])
+    def test_a_token_that_the_model_does_not_have(self, tiny, token):
+        with pytest.raises(lw.InputError, match=rf"0 to 60.*{token}"):
+            tiny().generate(torch.tensor([[5, token]]), max_new_tokens=1)
 
     def test_longer_than_the_context(self, tiny):
         ids = torch.ones(1, 65, dtype=torch.long)
@@ -260,8 +268,16 @@ class TestInput:
             with pytest.raises(lw.InputError, match="at least 1"):
                 lw.RecurrentDepthConfig(num_steps=steps)
 
+    @pytest.mark.parametrize("steps", [2.5, True, [], (1, 2, 3), "deep"])
+    def test_steps_that_are_no_number(self, tiny, steps):
+        for call in (lambda m: m(IDS, num_steps=steps), lambda m: m.generate(IDS, num_steps=steps, max_new_tokens=2)):
+            with pytest.raises(lw.InputError, match=r"num_steps|schedule"):
+                call(tiny())
+
     def test_shapes_and_names(self, tiny):
         model = tiny()
+        with pytest.raises(lw.InputError, match=r"StateChange\(\).*'auto'"):
+            model.generate(IDS, halting="auto", max_new_tokens=2)
         with pytest.raises(lw.InputError, match=r"initial_state must be \[1, 4, 32\].*\[1, 3, 32\]"):
             model.begin(IDS, initial_state=torch.zeros(1, 3, 32))
         with pytest.raises(lw.InputError, match="'nois'"):

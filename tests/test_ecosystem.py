@@ -168,6 +168,26 @@ def test_lm_eval_with_the_dial_as_a_model_argument(model, tokenizer, tmp_path, t
     assert run(["write"], "num_steps=2", gen_kwargs="num_steps=6")[1] == 6
 
 
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_the_continuous_batching_of_transformers(model, steps):
+    from transformers import GenerationConfig
+
+    model.generation_config.num_steps = steps  # nothing else is handed on
+    prompts = [[5, 9, 2, 7], [3, 8, 4, 11, 12, 40], [20]]
+    wanted = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=-1)
+    written = [output.generated_tokens for output in model.generate_batch(prompts, generation_config=wanted).values()]
+    alone = [model.generate(torch.tensor([prompt]), generation_config=wanted)[0, len(prompt) :].tolist() for prompt in prompts]
+    assert written == alone
+    with pytest.raises(lw.InputError, match=rf"model.generation_config \({steps}\).*5"):
+        model.generate_batch(prompts, generation_config=GenerationConfig(num_steps=5, max_new_tokens=6))
+
+
+def test_speculation_of_transformers_writes_the_same(model, tiny):
+    expected = model.generate(IDS, **GREEDY)
+    assert torch.equal(model.generate(IDS, assistant_model=tiny(seed=1), **GREEDY), expected)
+    assert torch.equal(model.generate(IDS, prompt_lookup_num_tokens=2, **GREEDY), expected)
+
+
 def test_a_pipeline(model, tokenizer):
     from transformers import pipeline
 

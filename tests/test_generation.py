@@ -92,6 +92,17 @@ class TestInvariances:
         ]
         assert all(run == runs[0] for run in runs)
 
+    @torch.no_grad()
+    def test_texts_packed_into_one_row_do_not_see_each_other_and_may_be_longer_together_than_the_context(self, tiny):
+        model = tiny(max_position_embeddings=8, initializer_range=0.1)
+        row = torch.tensor([[token for prompt in PROMPTS for token in prompt]])
+        positions = torch.tensor([[place for prompt in PROMPTS for place in range(len(prompt))]])
+        packed = model(row, position_ids=positions, use_cache=False).logits[0].split([len(prompt) for prompt in PROMPTS])
+        for logits, prompt in zip(packed, PROMPTS, strict=True):
+            assert torch.allclose(logits, model(torch.tensor([prompt])).logits[0], atol=1e-5)
+        with pytest.raises(lw.InputError, match=r"13.*8"):
+            model(row, position_ids=torch.arange(row.shape[1])[None])
+
     def test_embeddings_in_place_of_tokens(self, model):
         ids = torch.tensor(PROMPTS[:1])
         embeds = model.get_input_embeddings()(ids)

@@ -120,6 +120,7 @@ class Attention(nn.Module):
         mask: Any,
         cache: Cache | None,
         slot: int,
+        /,  # transformers' paged attention has a `cache` of its own among the kwargs
         **kwargs: Any,
     ) -> Float[Tensor, "batch sequence width"]:
         batch, sequence, _ = x.shape
@@ -219,6 +220,7 @@ class Block(GradientCheckpointingLayer):
         mask: Any = None,
         cache: Cache | None = None,
         slot: int = 0,
+        /,
         **kwargs: Any,
     ) -> Float[Tensor, "batch sequence width"]:
         if type(cache) is LoopCache and not kwargs:

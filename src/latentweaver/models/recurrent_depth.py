@@ -17,6 +17,7 @@ counted from a row's first real token. Noise belongs to the token, not to the ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         inputs_embeds: Float[Tensor, "batch sequence width"] | None = None,
         position_ids: Int[Tensor, "batch sequence"] | None = None,
         cache: Cache | None = None,
-        **attention: Any,
+        attention: Mapping[str, Any] | None = None,
     ) -> Thought:
         """Embed the input and run the prelude; the first state.
 
@@ -118,7 +119,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             inputs_embeds: embeddings in place of tokens.
             position_ids: positions, if they are not simply counted from each row's first real token.
             cache: memory of earlier positions; the Thought adds its own to it.
-            attention: passed on to the attention function.
+            attention: keyword arguments for the attention function.
 
         Raises:
             InputError: empty input, input longer than the context, a state or mask of the wrong shape.
@@ -132,14 +133,16 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         assert inputs_embeds is not None
         if inputs_embeds.dim() != 3 or inputs_embeds.numel() == 0:
             raise InputError(f"inputs_embeds must be [batch, sequence, width] with at least one position, got {list(inputs_embeds.shape)}")
+        attention = {} if attention is None else dict(attention)
         batch, sequence, _ = inputs_embeds.shape
         past = 0 if cache is None else cache.get_seq_length()
         if attention_mask is not None and attention_mask.dim() == 2 and attention_mask.shape != (batch, past + sequence):
             raise InputError(f"attention_mask must be {[batch, past + sequence]}, got {list(attention_mask.shape)}")
+        given = position_ids is not None
         if position_ids is None:
             position_ids = _positions(attention_mask, past, inputs_embeds)
         limit = self.config.max_position_embeddings
-        if past + sequence > limit:
+        if past + sequence > limit and not (given and int(position_ids.max()) < limit):  # packed texts may be longer together
             raise InputError(f"the input is {past + sequence} tokens long, the model's context is {limit} (max_position_embeddings)")
         # transformers takes position_ids that start anew within a row for packed sequences, and keeps them apart
         packed = position_ids if attention_mask is None and past == 0 and batch == 1 else None
@@ -163,7 +166,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         """
         anchor = thought.anchor
         step = 0
-        if thought.cache is not None and not isinstance(thought.cache, Pass):  # which knows each row's step itself
+        cached = thought.cache is not None or "cache" in anchor["attention"]  # transformers' paged one
+        if cached and not isinstance(thought.cache, Pass):  # which knows each row's step itself
             step = int(thought.step[0, 0])
             if (thought.step != step).any():
                 raise InputError(
@@ -232,7 +236,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
             cache=past_key_values,
-            **{name: value for name, value in kwargs.items() if name in _ATTENTION_KWARGS},
+            attention={name: value for name, value in kwargs.items() if name in _ATTENTION_KWARGS},
         )
         states = [thought.state]
         if not isinstance(steps, (int, tuple)):

@@ -39,12 +39,16 @@ def dial(model: Any, num_steps: Any = None) -> Any:
     if num_steps is None:
         num_steps = model.config.num_steps
     if isinstance(num_steps, (tuple, list)):
+        if len(num_steps) != 2:
+            raise InputError(f"num_steps is a number or the pair (steps without gradient, steps with), got {num_steps!r}")
         without, with_gradient = num_steps
         if without < 0 or with_gradient < 0 or without + with_gradient < 1:
             raise InputError(f"(steps without gradient, steps with) must not be negative nor both 0, got {tuple(num_steps)}")
         return int(without), int(with_gradient)
     if isinstance(num_steps, Tensor) and num_steps.numel() == 1:
         num_steps = int(num_steps)
+    if isinstance(num_steps, (bool, float)):
+        raise InputError(f"num_steps must be a whole number, got {num_steps!r}")
     if isinstance(num_steps, int) and num_steps < 1:
         raise InputError(f"num_steps must be at least 1, got {num_steps}")
     return num_steps
@@ -79,11 +83,16 @@ class ThinkingGeneration:
             watch: called with the running Thought after every step of every token; must not change anything.
 
         Raises:
-            InputError: if the dial is below 1, the prompt empty, or prompt and answer longer than the context.
+            InputError: if the dial is below 1, the prompt empty or with tokens that the model does not have, or prompt and
+                answer longer than the context.
         """
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if isinstance(ids, Tensor) and ids.numel() == 0 and kwargs.get("inputs_embeds") is None:
             raise InputError("the prompt is empty; give at least one token")
+        if isinstance(ids, Tensor) and ids.numel():
+            lowest, highest, known = int(ids.min()), int(ids.max()), self.get_input_embeddings().num_embeddings  # type: ignore[attr-defined]
+            if lowest < 0 or highest >= known:
+                raise InputError(f"tokens must lie in 0 to {known - 1}, the prompt has {lowest if lowest < 0 else highest}")
         with native(self.device):  # type: ignore[attr-defined]
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
@@ -111,6 +120,22 @@ class ThinkingGeneration:
             return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
         longest = args[2] if len(args) > 2 else kwargs.get("max_cache_length", 64)
         model_kwargs["past_key_values"] = self.new_cache(policy or "full", longest)  # type: ignore[attr-defined]
+
+    def init_continuous_batching(self, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any) -> Any:
+        """transformers' continuous batching (`generate_batch`), whose paged cache needs a slot for every step.
+
+        It hands no argument on to the model, so the dial is the one of the model's own generation config, or config.
+
+        Raises:
+            InputError: if a generation config handed to the call says otherwise.
+        """
+        steps, handed = dial(self), getattr(generation_config, "num_steps", None)
+        if not isinstance(steps, int):
+            raise InputError(f"generate_batch takes one number of steps for every token, model.generation_config says {steps!r}")
+        if handed is not None and handed != steps:
+            raise InputError(f"generate_batch takes num_steps from model.generation_config ({steps}); the one handed to it says {handed}")
+        self._room_for(steps)
+        return super().init_continuous_batching(generation_config, *args, **kwargs)  # type: ignore[misc]
 
     def _room_for(self, steps: int) -> None:
         """transformers sizes a static cache by `num_hidden_layers`; a deeper dial needs more slots than the config's."""

@@ -65,6 +65,8 @@ def think_until(
     """
     if min_steps < 1 or max_steps < min_steps:
         raise InputError(f"steps must be at least 1 and the maximum no less than the minimum; got {min_steps} to {max_steps}")
+    if not isinstance(rule, HaltingRule):
+        raise InputError(f"halting takes a rule such as latentweaver.halting.StateChange(), got {rule!r}")
     if isinstance(rule, Fixed):
         max_steps = min(max_steps, rule.steps)
     min_steps = max(min_steps, rule.min_steps)
