@@ -16,20 +16,38 @@ def filled(cache, positions, value, slot, batch=1):
     return cache.update(key, key + 0.5, slot)
 
 
-@settings(max_examples=50, deadline=None)
-@given(tokens=st.lists(st.integers(1, 6), min_size=1, max_size=6), core=st.integers(1, 3))
-def test_every_token_is_found_at_the_deepest_step_it_reached(tokens, core):
-    """Each token writes its own number plus a tenth of the step; token t looks at step s and sees min(s, depth) of the others."""
-    cache = lw.LoopCache(once_layers=1, core_layers=core, capacity=2)
+def pairs(step, layer):
+    """A policy of one's own: two steps share a bank."""
+    return step // 2, layer
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    tokens=st.lists(st.integers(1, 7), min_size=1, max_size=6),
+    core=st.integers(1, 3),
+    policy=st.sampled_from(["full", "shared", "shared:2", "shared:3", "anchor:2", pairs]),
+)
+def test_a_token_is_found_where_it_wrote_last_or_at_the_deepest_step_it_reached(tokens, core, policy):
+    """Each token writes its own number plus a hundredth of the step; what it wrote into a bank is found there, else its last."""
+    cache, bank_of = lw.LoopCache(once_layers=1, core_layers=core, policy=policy, capacity=2), cache_policy(policy)
     for place, depth in enumerate(tokens):
         cache.extend(1, 1)
         filled(cache, 1, place, 0)
         for step in range(depth):
             for layer in range(core):
-                keys, values = filled(cache, 1, place + step / 10, 1 + step * core + layer)
-                expected = [earlier + min(step, tokens[earlier] - 1) / 10 for earlier in range(place)] + [place + step / 10]
-                assert keys[0, 0, :, 0].tolist() == pytest.approx(expected)
+                bank = bank_of(step, layer)[0]
+                keys, values = filled(cache, 1, place + step / 100, 1 + step * core + layer)
+                expected = []
+                for earlier in range(place):
+                    there = [s for s in range(tokens[earlier]) if bank_of(s, layer)[0] == bank]
+                    expected.append(earlier + (there or range(tokens[earlier]))[-1] / 100)
+                assert keys[0, 0, :, 0].tolist() == pytest.approx([*expected, place + step / 100])
                 assert torch.equal(values, keys + 0.5)
+
+
+def test_a_policy_that_leaves_banks_out_is_refused(tiny):
+    with pytest.raises(lw.InputError, match=r"bank 2.*bank 1"), torch.no_grad():
+        tiny().generate(torch.tensor([[5, 9]]), cache_policy=lambda step, layer: (2 * step, layer), max_new_tokens=2)
 
 
 @pytest.mark.parametrize(("policy", "banks"), [("full", 6), ("shared", 1), ("shared:4", 4), ("anchor:3", 4)])

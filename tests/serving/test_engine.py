@@ -19,7 +19,13 @@ from latentweaver.runtime.slots import Pass, Slots, Span
 
 from .conftest import MAX_STEPS, VOCABULARY, alone, requests, tiny
 
-POLICIES = ("full", "shared", "shared:3", "anchor:2")
+
+def pairs(step: int, layer: int) -> tuple[int, int]:
+    """A cache policy of one's own: two steps share a bank."""
+    return step // 2, layer
+
+
+POLICIES = ("full", "shared", "shared:3", "anchor:2", pairs)
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
 

@@ -8,7 +8,8 @@ that the policy keeps:
     "anchor:8"   a slot for each of the first 8 steps, then one for all the rest
 
 Keeping one recurrence costs no measurable quality (Huginn's MT-Bench, arXiv 2502.05171; Ouro's GSM8K 78.92 against 78.85) and
-1/r of the memory. A policy is a function from (step, layer) to (bank, layer); any such function will do.
+1/r of the memory. A policy is a function from (step, layer) to (bank, layer); any such function will do that numbers its banks
+0, 1, 2, ... in the order in which the steps come to them.
 
 A token that halted early has no keys at the deeper steps. Tokens that think deeper find its latest ones there, as Huginn's
 "latest" lookup does; the copies are made once, when the next token begins.
@@ -73,7 +74,7 @@ class LoopCache(Cache):
         self.banks: list[Tensor | None] = [None]
         self.length = 0
         self.opened = 0  # where the positions that `update` writes begin
-        self.depth: list[int] = []  # steps that each row has written at the open positions
+        self.depth: list[int] = []  # the highest bank that each row has written at the open positions
         self.copies: Tensor | None = None  # which of several equal prompts each row began as, for whoever draws noise
 
     def extend(self, positions: int, batch: int) -> None:
@@ -100,8 +101,8 @@ class LoopCache(Cache):
 
     def place(self, slot: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """The memory of a slot up to the open positions, for one who writes those himself; `like` is a key."""
-        bank, layer, step = self._place(slot, like)
-        self.depth = [max(depth, step) for depth in self.depth]
+        bank, layer, index = self._place(slot, like)
+        self.depth = [max(depth, index) for depth in self.depth]
         keys, values = bank[layer].unbind()
         return keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length)
 
@@ -117,19 +118,22 @@ class LoopCache(Cache):
         return other
 
     def _place(self, slot: int, like: Tensor) -> tuple[Tensor, int, int]:
-        """Bank and layer of a slot, and the number of steps that a row has had once it has written there."""
+        """Bank and layer of a slot, and which bank that is."""
         if slot < self.once_layers:
-            index, layer, step = 0, slot, 0
+            index, layer = 0, slot
         else:
-            step, layer = divmod(slot - self.once_layers, self.core_layers)
-            index, layer = self.policy(step, layer)
-            index, step = index + 1, step + 1
-        while len(self.banks) <= index:
+            bank_of_core, layer = self.policy(*divmod(slot - self.once_layers, self.core_layers))
+            index = bank_of_core + 1
+            if index > len(self.banks):
+                raise InputError(
+                    f"the cache policy comes to bank {index - 1} before bank {len(self.banks) - 1}; number them in the order of use"
+                )
+        if index == len(self.banks):
             self.banks.append(None)
         bank = self.banks[index]
         if bank is None:
             bank = self.banks[index] = self._opened(index, like)
-        return bank, layer, step
+        return bank, layer, index
 
     def _opened(self, index: int, like: Tensor) -> Tensor:
         """A new bank. A step that no token reached before finds there the latest keys of every earlier token."""
@@ -139,15 +143,14 @@ class LoopCache(Cache):
         bank = torch.empty(shape, dtype=like.dtype, device=like.device)
         if index > 1 and self.opened:
             latest = self.banks[index - 1]
-            assert latest is not None  # steps are taken one by one
+            assert latest is not None  # banks are come to one by one
             bank[..., : self.opened, :] = latest[..., : self.opened, :]
         return bank
 
     def _settle(self) -> None:
         """Give tokens that halted early their latest keys in the banks of the deeper steps."""
-        steps = len(self.banks) - 1
         for row, depth in enumerate(self.depth):
-            for index in range(depth + 1, steps + 1):
+            for index in range(depth + 1, len(self.banks)):
                 latest, bank = self.banks[depth], self.banks[index]
                 if depth and latest is not None and bank is not None:
                     bank[:, :, row, :, self.opened : self.length] = latest[:, :, row, :, self.opened : self.length]
@@ -194,7 +197,7 @@ class LoopCache(Cache):
 
     def reset(self) -> None:
         self.length = self.opened = 0
-        self.depth, self.copies = [], None
+        self.banks, self.depth, self.copies = [None], [], None
 
     @property
     def batch_size(self) -> int:
@@ -251,11 +254,11 @@ class RowsOfCache(LoopCache):
         """Write the rows' keys and values; the whole batch's at all positions so far."""
         _without_gradients(key)
         whole = self.whole
-        bank, layer, step = whole._place(slot, key)
+        bank, layer, index = whole._place(slot, key)
         for place, row in enumerate(self.chosen):
             bank[layer, 0, row, :, whole.opened : whole.length] = key[place]
             bank[layer, 1, row, :, whole.opened : whole.length] = value[place]
-            whole.depth[row] = max(whole.depth[row], step)
+            whole.depth[row] = max(whole.depth[row], index)
         return bank[layer, :, :, :, : whole.length]
 
     def rows(self, index: Int[Tensor, "rows"]) -> RowsOfCache:

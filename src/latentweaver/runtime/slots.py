@@ -92,7 +92,7 @@ class Slots:
         self.slots, self.capacity, self.max_steps = slots, capacity, max_steps
         find = cache_policy(policy)
         self.places = [[find(step, layer) for layer in range(core_layers)] for step in range(max_steps)]
-        banks = 1 + max(bank for step in self.places for bank, _ in step)
+        banks = self._reached(max_steps)
         # zeros, not empty: on a CPU the system gives zeroed pages only as they are touched, and no NaN lies in wait
         self.keys: Float[Tensor, "planes slots heads capacity head"] = torch.zeros(
             (once_layers + core_layers * banks, slots, heads, capacity, head), dtype=dtype, device=device
@@ -118,9 +118,9 @@ class Slots:
 
     def close(self, slot: int, end: int, steps: int) -> None:
         """Positions up to `end` are complete, the last ones after `steps` steps; deeper banks get their latest keys."""
-        contents = self.contents[slot]
-        for bank in range(steps, contents.banks):
-            self._copy(slot, steps - 1, bank, contents.length, end)
+        contents, reached = self.contents[slot], self._reached(steps)
+        for bank in range(reached, contents.banks):
+            self._copy(slot, reached - 1, bank, contents.length, end)
         contents.length = end
 
     def clear(self, slot: int) -> None:
@@ -129,7 +129,7 @@ class Slots:
 
     def share(self, source: int, target: int, length: int, steps: int) -> None:
         """Start `target` with the first `length` positions of `source`, in the banks that `steps` steps reach."""
-        banks = 1 + max(bank for step in self.places[:steps] for bank, _ in step)
+        banks = self._reached(steps)
         planes = self.once_layers + banks * self.core_layers
         if source != target:
             for store in (self.keys, self.values):
@@ -144,6 +144,10 @@ class Slots:
     def memory(self) -> int:
         """Bytes allocated."""
         return self.keys.nbytes + self.values.nbytes
+
+    def _reached(self, steps: int) -> int:
+        """How many banks the first `steps` steps write to."""
+        return 1 + max(bank for step in self.places[:steps] for bank, _ in step)
 
     def _copy(self, slot: int, source: int, target: int, start: int, end: int) -> None:
         layers = torch.arange(self.core_layers, device=self.keys.device) + self.once_layers
