@@ -45,6 +45,7 @@ class Chains:
         grow: updates over which problems grow from two statements to their full size and depth.
         updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, workers, device: see `training.Settings`.
         evaluate_every, checkpoint_every, log_every: updates between these.
+        evaluate_problems: problems of each look; on a processor fewer keep it short.
     """
 
     depth: int = 16
@@ -80,6 +81,7 @@ class Chains:
     workers: int = 0
     device: str | None = None
     evaluate_every: int = 500
+    evaluate_problems: int = 128
     checkpoint_every: int = 1000
     log_every: int = 20
 
@@ -167,6 +169,6 @@ class Chains:
         }
         result = {}
         for name, (difficulty, steps) in wanted.items():
-            table = accuracy_against_steps(model, self.task, [steps], [difficulty], problems=128, batch_size=128, seed=1)
+            table = accuracy_against_steps(model, self.task, [steps], [difficulty], problems=self.evaluate_problems, batch_size=128, seed=1)
             result[name] = table.cells[0].accuracy
         return result
