@@ -37,7 +37,7 @@ def model(tiny):
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear"])
-def test_peft_lora(model, tmp_path, targets):
+def test_peft_lora(model, tiny, tmp_path, targets):
     from peft import LoraConfig, PeftModel, get_peft_model
 
     before = model.generate(IDS, num_steps=4, **GREEDY)
@@ -60,10 +60,7 @@ def test_peft_lora(model, tmp_path, targets):
         assert torch.allclose(merged(IDS, num_steps=4).logits, tuned, atol=1e-4)
         assert torch.equal(merged.generate(IDS, num_steps=4, **GREEDY), text), "the adapter is heard while generating too"
     assert (tmp_path / "adapter_model.safetensors").is_file()
-    torch.manual_seed(0)
-    from tiny_models import tiny_config
-
-    again = PeftModel.from_pretrained(lw.RecurrentDepthForCausalLM(tiny_config(initializer_range=0.2)).eval(), tmp_path)
+    again = PeftModel.from_pretrained(tiny(), tmp_path)
     with torch.no_grad():
         assert torch.allclose(again(input_ids=IDS, num_steps=4).logits, tuned, atol=1e-5)
 
