@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from latentweaver.errors import InputError
-from latentweaver.recipes.chains import Chains
+from latentweaver.recipes.chains import AnswersOnly, Chains, NoLoop, NoLoopDeep
 from latentweaver.recipes.superposition import Superposition
 
-RECIPES: dict[str, type] = {"chains": Chains, "superposition": Superposition}
+RECIPES: dict[str, type] = {
+    "chains": Chains,
+    "chains-answers-only": AnswersOnly,
+    "chains-no-loop": NoLoop,
+    "chains-no-loop-deep": NoLoopDeep,
+    "superposition": Superposition,
+}
 
-__all__ = ["RECIPES", "Chains", "Superposition", "train"]
+__all__ = ["RECIPES", "AnswersOnly", "Chains", "NoLoop", "NoLoopDeep", "Superposition", "train"]
 
 
 def train(

@@ -172,3 +172,28 @@ class Chains:
             table = accuracy_against_steps(model, self.task, [steps], [difficulty], problems=self.evaluate_problems, batch_size=128, seed=1)
             result[name] = table.cells[0].accuracy
         return result
+
+
+@dataclass(frozen=True)
+class AnswersOnly(Chains):
+    """A control of `Chains`: the same model, warm-up and length, but only the answers are supervised, no value on the way."""
+
+    hints: bool = False
+
+
+@dataclass(frozen=True)
+class NoLoop(Chains):
+    """A control of `Chains`: the same blocks applied once. There is no second step in which a value could be fetched, so every
+    value is asked for at once."""
+
+    low_steps: int = 1
+    high_steps: int = 1
+    warm_steps: int = 1
+    solvable_only: bool = False
+
+
+@dataclass(frozen=True)
+class NoLoopDeep(NoLoop):
+    """A control of `Chains`: no loop, but ten blocks of their own between prelude and coda in place of two that are shared."""
+
+    core: int = 10
