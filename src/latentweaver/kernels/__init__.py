@@ -53,10 +53,8 @@ def native(device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def _fits(x: Tensor, *others: Tensor | None) -> Any:
-    """The compiled library, if it can take these: few rows of a CPU tensor in one piece, all of one type; else None."""
+    """The compiled library, if it can take these: CPU tensors in one piece, all of one type; else None."""
     if _local.library is None or x.dtype not in _TYPES or not _plain(x, x.dtype):
-        return None
-    if x.numel() > ROWS * x.shape[-1] * (x.shape[-2] if x.dim() > 3 else 1):
         return None
     for other in others:
         if other is not None and not _plain(other, x.dtype):
@@ -76,7 +74,7 @@ def linear(
 ) -> Float[Tensor, "... out"]:
     """x W^T + b; with a `scale`, W is its rows times 8-bit whole numbers."""
     out, width = weight.shape
-    fast = _fits(x, bias)
+    fast = _fits(x, bias) if x.numel() <= ROWS * width else None
     if fast and out > 2 and _plain(weight, x.dtype if scale is None else torch.int8) and (scale is None or _plain(scale, torch.float32)):
         y = x.new_empty((*x.shape[:-1], out))
         fast.linear(
@@ -86,6 +84,9 @@ def linear(
         return y
     if scale is not None:
         weight = weight.to(x.dtype) * scale[:, None].to(x.dtype)
+    if _local.library is not None and x.dtype is torch.float32 and _plain(x, x.dtype) and _plain(weight, x.dtype):
+        # oneDNN uses the whole vectors of processors for which the BLAS that torch calls uses half: 2.2 times as fast on AMD's Zen 5
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
@@ -96,7 +97,10 @@ def rms_norm(
     if fast := _fits(x, weight, residual):
         width = x.shape[-1]
         y = torch.empty_like(x)
-        fast.rms_norm(_TYPES[x.dtype], x.data_ptr(), _pointer(residual), weight.data_ptr(), y.data_ptr(), x.numel() // width, width, eps)
+        fast.rms_norm(
+            _TYPES[x.dtype], x.data_ptr(), _pointer(residual), weight.data_ptr(), y.data_ptr(), x.numel() // width, width, eps,
+            _local.threads,
+        )  # fmt: skip
         return y
     if residual is not None:
         x = x + residual
@@ -111,13 +115,12 @@ def rotate(
 ) -> Float[Tensor, "batch sequence heads head"]:
     """Rotary position embedding (arXiv 2104.09864, eq. 34) with the tables of `RotaryTable`."""
     batch, sequence, heads, width = x.shape
-    if (cos.shape[0] == batch or sequence == 1) and (fast := _fits(x, cos, sin)):
+    if fast := _fits(x, cos, sin):
         y = torch.empty_like(x)
-        table = width if cos.shape[0] == batch else 0
-        half = layout == "half"
         fast.rotate(
-            _TYPES[x.dtype], x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), batch * sequence, heads, width, half, table
-        )
+            _TYPES[x.dtype], x.data_ptr(), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), batch * sequence, heads, width,
+            layout == "half", cos.numel() // width, _local.threads,
+        )  # fmt: skip
         return y
     partner = x.roll(width // 2, -1) if layout == "half" else x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return x * cos + partner * sin
@@ -128,7 +131,7 @@ def swiglu(gate_up: Float[Tensor, "... 2*width"]) -> Float[Tensor, "... width"]:
     if fast := _fits(gate_up):
         width = gate_up.shape[-1] // 2
         y = gate_up.new_empty((*gate_up.shape[:-1], width))
-        fast.swiglu(_TYPES[gate_up.dtype], gate_up.data_ptr(), y.data_ptr(), y.numel() // width, width)
+        fast.swiglu(_TYPES[gate_up.dtype], gate_up.data_ptr(), y.data_ptr(), y.numel() // width, width, _local.threads)
         return y
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate) * up
@@ -188,10 +191,9 @@ def run_block(
     if position != weights.head or keys.dtype is not x.dtype:
         return None
     cos, sin = rotary
-    table = weights.head if cos.shape[0] > 1 else 0
     y = torch.empty_like(x)
     fast.block(
-        _TYPES[x.dtype], weights, x.data_ptr(), cos.data_ptr(), sin.data_ptr(), table, keys.data_ptr(), values.data_ptr(), row, head,
+        _TYPES[x.dtype], weights, x.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[0], keys.data_ptr(), values.data_ptr(), row, head,
         cache.length, _pointer(mask), y.data_ptr(), x.shape[0], _local.threads,
     )  # fmt: skip
     return y

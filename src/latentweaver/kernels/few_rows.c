@@ -16,24 +16,30 @@
 enum { FLOAT32, BFLOAT16, INT8 };
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 24")
 
-/* Weights are fetched this many bytes ahead of their use, into the second-level cache: four pages, the latency of the memory. */
+/* Weights are fetched this many bytes ahead of their use: four pages, the latency of the memory. */
 enum { AHEAD = 16384 };
 
 /* A tile is TALL rows of weights against up to WIDEST rows of x, as many sums as there are registers for. */
 enum { TALL = 3 };
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-enum { LANES = 16, WIDEST = 8 };
+enum { LANES = 16, WIDEST = 8, MOST = TALL * WIDEST };
 #define from_int8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
 #define from_bfloat16(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
 #elif defined(__AVX2__)
-enum { LANES = 8, WIDEST = 4 };
+enum { LANES = 8, WIDEST = 4, MOST = TALL * WIDEST };
 #define from_int8(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
 #define from_bfloat16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
 #else
 #error "needs AVX2"
 #endif
+/* Compilers would rather read a value from memory at each use; the loads, not the sums, would then set the pace. */
+#define KEEP(v) __asm__("" : "+v"(v))
+
+/* Rows from which the functions below the products use more than one thread. */
+enum { MANY = 64 };
+
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 
 /* One value, or LANES of them, at place i of memory of that type. */
@@ -89,58 +95,72 @@ typedef struct {
     long rows, in, out;
 } Product;
 
-/* TALL weight rows from `first` against WIDE rows of x from `row`. */
+INLINE void finish(const Product *p, long row, long at, float y, const int type) {
+    if (p->scale) y *= p->scale[at];
+    if (p->bias) y += get(p->bias, at, type);
+    put(p->y, row * p->out + at, y, type);
+}
 
-INLINE void tile(const Product *p, long first, long row, const int stored, const int type, const int WIDE) {
+/* `tall` weight rows from `first` against `wide` rows of x from `row`, `deep` vectors of each at a time. */
+INLINE void tile(const Product *p, long first, long row, const int stored, const int type, const int tall, const int wide, const int deep) {
     const char *w = (const char *)p->w + first * p->in * size(stored);
     const char *x = (const char *)p->x + row * p->in * size(type);
     const long in = p->in;
-    Vector sum[TALL][WIDEST];
-    UNROLL for (int j = 0; j < TALL; j++) UNROLL for (int r = 0; r < WIDE; r++) sum[j][r] = (Vector){0};
+    Vector sum[MOST];
+    UNROLL for (int a = 0; a < tall * wide * deep; a++) sum[a] = (Vector){0};
     long i = 0;
 #if defined(__AVX512BF16__)
     if (stored == BFLOAT16 && type == BFLOAT16)
-        for (; i + 32 <= in; i += 32) {
-            __m512bh weight[TALL];
-            UNROLL for (int j = 0; j < TALL; j++) {
-                weight[j] = (__m512bh)_mm512_loadu_si512(w + (j * in + i) * 2);
-                __builtin_prefetch(w + (j * in + i) * 2 + AHEAD, 0, 1);
+        for (; i + 32 * deep <= in; i += 32 * deep)
+            UNROLL for (int d = 0; d < deep; d++) {
+                const long k = i + 32 * d;
+                __m512bh weight[MOST];
+                UNROLL for (int j = 0; j < tall; j++) {
+                    weight[j] = (__m512bh)_mm512_loadu_si512(w + (j * in + k) * 2);
+                    __builtin_prefetch(w + (j * in + k) * 2 + AHEAD);
+                }
+                UNROLL for (int r = 0; r < wide; r++) {
+                    __m512bh value = (__m512bh)_mm512_loadu_si512(x + (r * in + k) * 2);
+                    if (tall > 1) KEEP(value);
+                    UNROLL for (int j = 0; j < tall; j++) {
+                        Vector *s = &sum[(j * wide + r) * deep + d];
+                        *s = (Vector)_mm512_dpbf16_ps((__m512)*s, weight[j], value);
+                    }
+                }
             }
-            UNROLL for (int r = 0; r < WIDE; r++) {
-                __m512bh value = (__m512bh)_mm512_loadu_si512(x + (r * in + i) * 2);
-                UNROLL for (int j = 0; j < TALL; j++) sum[j][r] = (Vector)_mm512_dpbf16_ps((__m512)sum[j][r], weight[j], value);
-            }
-        }
 #endif
-    for (; i + LANES <= in; i += LANES) {
-        Vector weight[TALL];
-        UNROLL for (int j = 0; j < TALL; j++) {
-            weight[j] = load(w, j * in + i, stored);
-            __builtin_prefetch(w + (j * in + i) * size(stored) + AHEAD, 0, 1);
+    for (; i + LANES * deep <= in; i += LANES * deep)
+        UNROLL for (int d = 0; d < deep; d++) {
+            const long k = i + LANES * d;
+            Vector weight[MOST];
+            UNROLL for (int j = 0; j < tall; j++) {
+                weight[j] = load(w, j * in + k, stored);
+                if (d * LANES * size(stored) % 64 == 0) __builtin_prefetch(w + (j * in + k) * size(stored) + AHEAD);
+            }
+            UNROLL for (int r = 0; r < wide; r++) {
+                Vector value = load(x, r * in + k, type);
+                if (tall > 1) KEEP(value);
+                UNROLL for (int j = 0; j < tall; j++) sum[(j * wide + r) * deep + d] += weight[j] * value;
+            }
         }
-        UNROLL for (int r = 0; r < WIDE; r++) {
-            Vector value = load(x, r * in + i, type);
-            UNROLL for (int j = 0; j < TALL; j++) sum[j][r] += weight[j] * value;
-        }
-    }
-    float sums[TALL][WIDEST];
-    UNROLL for (int j = 0; j < TALL; j++) UNROLL for (int r = 0; r < WIDE; r++) sums[j][r] = total(sum[j][r]);
-    for (int j = 0; j < TALL; j++)
-        for (int r = 0; r < WIDE; r++) {
-            float y = sums[j][r];
+    UNROLL for (int j = 0; j < tall; j++)
+        UNROLL for (int r = 0; r < wide; r++) {
+            Vector all = sum[(j * wide + r) * deep];
+            UNROLL for (int d = 1; d < deep; d++) all += sum[(j * wide + r) * deep + d];
+            float y = total(all);
             for (long k = i; k < in; k++) y += get(w, j * in + k, stored) * get(x, r * in + k, type);
-            if (p->scale) y *= p->scale[first + j];
-            if (p->bias) y += get(p->bias, first + j, type);
-            put(p->y, (row + r) * p->out + first + j, y, type);
+            finish(p, row + r, first + j, y, type);
         }
 }
 
 INLINE void strip(const Product *p, long first, const int stored, const int type) {
     long row = 0;
-    for (; row + WIDEST <= p->rows; row += WIDEST) tile(p, first, row, stored, type, WIDEST);
-    if (WIDEST > 4 && p->rows & 4) tile(p, first, row, stored, type, 4), row += 4;
-    if (p->rows & 2) tile(p, first, row, stored, type, 2), row += 2;
-    if (p->rows & 1) tile(p, first, row, stored, type, 1);
+    for (; row + WIDEST <= p->rows; row += WIDEST) tile(p, first, row, stored, type, TALL, WIDEST, 1);
+    if (WIDEST > 4 && p->rows & 4) tile(p, first, row, stored, type, TALL, 4, 1), row += 4;
+    if (p->rows & 2) tile(p, first, row, stored, type, TALL, 2, 2), row += 2;
+    /* for a single row the weights are one stream from end to end, which memory and caches like best */
+    if (p->rows & 1)
+        for (int j = 0; j < TALL; j++) tile(p, first + j, row, stored, type, 1, 1, 4);
 }
 
 static void strip_float32(const Product *p, long first) { strip(p, first, FLOAT32, FLOAT32); }
@@ -159,31 +179,37 @@ void linear(int type, const void *w, const float *scale, const void *x, const vo
 
 /* y = (x + residual) / rms(x + residual) * weight ------------------------------------------------------------------------ */
 
-INLINE void norm_rows(const void *x, const void *residual, const void *weight, void *y, long rows, long width, float eps, const int type) {
-    float *sum = malloc(width * sizeof(float));
-    for (long r = 0; r < rows; r++) {
-        float squares = 0;
-        for (long i = 0; i < width; i++) {
-            sum[i] = get(x, r * width + i, type) + (residual ? get(residual, r * width + i, type) : 0);
-            squares += sum[i] * sum[i];
+INLINE void norm_rows(const void *x, const void *residual, const void *weight, void *y, long rows, long width, float eps, int threads, const int type) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *sum = malloc(width * sizeof(float));
+#pragma omp for schedule(static)
+        for (long r = 0; r < rows; r++) {
+            float squares = 0;
+            for (long i = 0; i < width; i++) {
+                sum[i] = get(x, r * width + i, type) + (residual ? get(residual, r * width + i, type) : 0);
+                squares += sum[i] * sum[i];
+            }
+            const float factor = 1 / sqrtf(squares / width + eps);
+            for (long i = 0; i < width; i++) put(y, r * width + i, sum[i] * factor * get(weight, i, type), type);
         }
-        const float factor = 1 / sqrtf(squares / width + eps);
-        for (long i = 0; i < width; i++) put(y, r * width + i, sum[i] * factor * get(weight, i, type), type);
+        free(sum);
     }
-    free(sum);
 }
 
-void rms_norm(int type, const void *x, const void *residual, const void *weight, void *y, long rows, long width, float eps) {
-    if (type == FLOAT32) norm_rows(x, residual, weight, y, rows, width, eps, FLOAT32);
-    else norm_rows(x, residual, weight, y, rows, width, eps, BFLOAT16);
+void rms_norm(int type, const void *x, const void *residual, const void *weight, void *y, long rows, long width, float eps, int threads) {
+    threads = rows < MANY ? 1 : threads;
+    if (type == FLOAT32) norm_rows(x, residual, weight, y, rows, width, eps, threads, FLOAT32);
+    else norm_rows(x, residual, weight, y, rows, width, eps, threads, BFLOAT16);
 }
 
 /* y = x * cos + partner(x) * sin, for every head of every row ------------------------------------------------------------ */
 
-INLINE void rotate_rows(const void *x, const void *cos, const void *sin, void *y, long rows, long heads, long width, int half, long table, const int type) {
+INLINE void rotate_rows(const void *x, const void *cos, const void *sin, void *y, long rows, long heads, long width, int half, long period, int threads, const int type) {
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (long r = 0; r < rows; r++)
         for (long h = 0; h < heads; h++) {
-            const long at = (r * heads + h) * width, row = r * table;
+            const long at = (r * heads + h) * width, row = r % period * width;
             if (half) {
                 for (long i = 0; i < width; i++) {
                     const long partner = i < width / 2 ? i + width / 2 : i - width / 2;
@@ -199,10 +225,11 @@ INLINE void rotate_rows(const void *x, const void *cos, const void *sin, void *y
         }
 }
 
-/* `table` is the width of a row of the tables, or 0 if all rows share one. */
-void rotate(int type, const void *x, const void *cos, const void *sin, void *y, long rows, long heads, long width, int half, long table) {
-    if (type == FLOAT32) rotate_rows(x, cos, sin, y, rows, heads, width, half, table, FLOAT32);
-    else rotate_rows(x, cos, sin, y, rows, heads, width, half, table, BFLOAT16);
+/* The tables have `period` rows, which repeat. */
+void rotate(int type, const void *x, const void *cos, const void *sin, void *y, long rows, long heads, long width, int half, long period, int threads) {
+    threads = rows < MANY ? 1 : threads;
+    if (type == FLOAT32) rotate_rows(x, cos, sin, y, rows, heads, width, half, period, threads, FLOAT32);
+    else rotate_rows(x, cos, sin, y, rows, heads, width, half, period, threads, BFLOAT16);
 }
 
 /* y = silu(gate) * up, gate and up side by side in x ----------------------------------------------------------------------- */
@@ -225,7 +252,8 @@ INLINE float exponential(float x) {
     return e;
 }
 
-INLINE void swiglu_rows(const void *x, void *y, long rows, long width, const int type) {
+INLINE void swiglu_rows(const void *x, void *y, long rows, long width, int threads, const int type) {
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (long r = 0; r < rows; r++)
         for (long i = 0; i < width; i++) {
             const float gate = get(x, 2 * r * width + i, type), up = get(x, (2 * r + 1) * width + i, type);
@@ -233,9 +261,10 @@ INLINE void swiglu_rows(const void *x, void *y, long rows, long width, const int
         }
 }
 
-void swiglu(int type, const void *x, void *y, long rows, long width) {
-    if (type == FLOAT32) swiglu_rows(x, y, rows, width, FLOAT32);
-    else swiglu_rows(x, y, rows, width, BFLOAT16);
+void swiglu(int type, const void *x, void *y, long rows, long width, int threads) {
+    threads = rows < MANY ? 1 : threads;
+    if (type == FLOAT32) swiglu_rows(x, y, rows, width, threads, FLOAT32);
+    else swiglu_rows(x, y, rows, width, threads, BFLOAT16);
 }
 
 /* One query a row: y = softmax(q k^T * scaling) v ------------------------------------------------------------------------ */
@@ -306,9 +335,9 @@ static void add(int type, const void *a, const void *b, void *y, long count) {
 /* Where a branch of the block meets the stream it left. */
 static void join(int type, const Weights *b, const void *branch, const void *norm, const void *stream, void *y, long rows, long width) {
     if (b->placement == SANDWICH) {
-        rms_norm(type, branch, stream, norm, y, rows, width, b->eps);
+        rms_norm(type, branch, stream, norm, y, rows, width, b->eps, 1);
     } else if (b->placement == PERI) {
-        rms_norm(type, branch, NULL, norm, y, rows, width, b->eps);
+        rms_norm(type, branch, NULL, norm, y, rows, width, b->eps, 1);
         add(type, y, stream, y, rows * width);
     } else {
         add(type, branch, stream, y, rows * width);
@@ -316,7 +345,7 @@ static void join(int type, const Weights *b, const void *branch, const void *nor
 }
 
 /* `keys` and `values` hold `length` positions with the new one, which is written here; `row` and `head` are their strides. */
-void block(int type, const Weights *b, const void *x, const void *cos, const void *sin, long table, void *keys, void *values, long row, long head,
+void block(int type, const Weights *b, const void *x, const void *cos, const void *sin, long period, void *keys, void *values, long row, long head,
            long length, const uint8_t *mask, void *y, long rows, int threads) {
     const long width = b->q.in, queries = b->q.out, kept = b->k.out, size = type == FLOAT32 ? 4 : 2;
     char *normed = malloc(rows * (3 * width + 3 * queries + 3 * kept + 2 * b->gate_up.out) * size);
@@ -325,16 +354,16 @@ void block(int type, const Weights *b, const void *x, const void *cos, const voi
     char *k = mixed + rows * queries * size, *v = k + 2 * rows * kept * size, *gate_up = v + rows * kept * size;
     char *inner = gate_up + rows * b->gate_up.out * size;
 
-    rms_norm(type, x, NULL, b->attention_norm, normed, rows, width, b->eps);
+    rms_norm(type, x, NULL, b->attention_norm, normed, rows, width, b->eps, 1);
     apply(type, &b->q, normed, q, rows, threads);
     apply(type, &b->k, normed, k, rows, threads);
     apply(type, &b->v, normed, v, rows, threads);
     if (b->q_norm) {
-        rms_norm(type, q, NULL, b->q_norm, q, rows * b->heads, b->head, b->eps);
-        rms_norm(type, k, NULL, b->k_norm, k, rows * b->groups, b->head, b->eps);
+        rms_norm(type, q, NULL, b->q_norm, q, rows * b->heads, b->head, b->eps, 1);
+        rms_norm(type, k, NULL, b->k_norm, k, rows * b->groups, b->head, b->eps, 1);
     }
-    rotate(type, q, cos, sin, turned, rows, b->heads, b->head, b->half, table);
-    rotate(type, k, cos, sin, k + rows * kept * size, rows, b->groups, b->head, b->half, table);
+    rotate(type, q, cos, sin, turned, rows, b->heads, b->head, b->half, period, 1);
+    rotate(type, k, cos, sin, k + rows * kept * size, rows, b->groups, b->head, b->half, period, 1);
     k += rows * kept * size;
     for (long r = 0; r < rows; r++)
         for (long g = 0; g < b->groups; g++) {
@@ -346,9 +375,9 @@ void block(int type, const Weights *b, const void *x, const void *cos, const voi
     apply(type, &b->o, mixed, branch, rows, threads);
     join(type, b, branch, b->attention_post_norm, x, stream, rows, width);
 
-    rms_norm(type, stream, NULL, b->mlp_norm, normed, rows, width, b->eps);
+    rms_norm(type, stream, NULL, b->mlp_norm, normed, rows, width, b->eps, 1);
     apply(type, &b->gate_up, normed, gate_up, rows, threads);
-    swiglu(type, gate_up, inner, rows, b->down.in);
+    swiglu(type, gate_up, inner, rows, b->down.in, 1);
     apply(type, &b->down, inner, branch, rows, threads);
     join(type, b, branch, b->mlp_post_norm, stream, y, rows, width);
     free(normed);

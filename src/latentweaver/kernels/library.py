@@ -25,9 +25,9 @@ _FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trappin
 _SOURCE = Path(__file__).with_name("few_rows.c")
 _SIGNATURES = {
     "linear": "ipppppllli",
-    "rms_norm": "ippppllf",
-    "rotate": "ipppplllil",
-    "swiglu": "ippll",
+    "rms_norm": "ippppllfi",
+    "rotate": "ipppplllili",
+    "swiglu": "ipplli",
     "attend": "ippppplllllllf",
     "block": "irppplpplllppli",
 }
