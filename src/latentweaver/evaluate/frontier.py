@@ -64,14 +64,14 @@ def classes_of(graph: Graph, thoughts: int) -> dict[int, str]:
 
 
 @torch.no_grad()
-def frontier_split(model: Any, task: GraphSearch, graphs: list[Graph], seed: int = 0) -> list[Split]:
-    """One split for every number of thoughts from 0 to hops - 1. `model` is any reasoner of the task's tokens."""
+def frontier_split(model: Any, task: GraphSearch, graphs: list[Graph], seed: int = 0, device: str | torch.device = "cpu") -> list[Split]:
+    """One split for every number of thoughts from 0 to hops - 1. `model` is any reasoner of the task's tokens, on `device`."""
     rng = random.Random(seed)
-    thought = model.begin(torch.tensor([task.prompt(graph, rng) for graph in graphs]))
+    thought = model.begin(torch.tensor([task.prompt(graph, rng) for graph in graphs], device=device))
     splits = []
     for count in range(task.hops):
         thought = model.think(thought) if count else thought
-        splits.append(_split(model.read(thought).logits[:, -1, : task.names], graphs, count))
+        splits.append(_split(model.read(thought).logits[:, -1, : task.names].cpu(), graphs, count))
     return splits
 
 
@@ -92,14 +92,16 @@ def _split(logits: Tensor, graphs: list[Graph], thoughts: int) -> Split:
 
 
 @torch.no_grad()
-def search_accuracy(model: Any, task: GraphSearch, graphs: list[Graph], method: Method = "thoughts", seed: int = 0) -> list[bool]:
+def search_accuracy(
+    model: Any, task: GraphSearch, graphs: list[Graph], method: Method = "thoughts", seed: int = 0, device: str | torch.device = "cpu"
+) -> list[bool]:
     """Which of the graphs' questions the model answers rightly, all nodes allowed as answers.
 
     With "thoughts" it has as many thoughts as the task has hops, with "none" it answers at once, and with "cot" it first writes
     its path, greedily.
     """
     rng = random.Random(seed)
-    prompts = torch.tensor([task.prompt(graph, rng) for graph in graphs])
+    prompts = torch.tensor([task.prompt(graph, rng) for graph in graphs], device=device)
     thought: Thought = model.begin(prompts)
     for _ in range(task.hops):
         if method == "thoughts":
@@ -107,6 +109,6 @@ def search_accuracy(model: Any, task: GraphSearch, graphs: list[Graph], method: 
         elif method == "cot":
             said = model.read(thought).logits[:, -1, : task.names].argmax(-1, keepdim=True)
             thought = model.begin(said, after=thought)
-    thought = model.begin(torch.full((len(graphs), 1), task.answer), after=thought)
+    thought = model.begin(torch.full((len(graphs), 1), task.answer, device=device), after=thought)
     answers = model.read(thought).logits[:, -1, : task.names].argmax(-1).tolist()
     return [answer == graph.target for answer, graph in zip(answers, graphs, strict=True)]

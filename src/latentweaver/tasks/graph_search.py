@@ -107,18 +107,19 @@ class GraphSearch:
             said = path[stage + 1]
         return [*prompt, said], [*[IGNORED] * len(prompt), said]
 
-    def warm_up(self, rng: random.Random, edges: int, questions: int = 12) -> Row:
-        """One-hop questions about random edges, many in one sequence: `3 7 | 0 3 | ... [R] 0 [R] 3 [R]`, then 3 and 7 are asked for.
+    def warm_up(self, graph: Graph, rng: random.Random, questions: int = 8) -> Row:
+        """One-hop questions about one graph, many in one sequence: `3 7 | 0 3 | ... [R] 0 [R] 3 [R]`, then 3 and 7 are asked for.
 
-        What is asked for stands in the labels only: the input goes on with the next question, so nothing can be copied from it.
+        What is asked for, a random child, stands in the labels only: the input goes on with the next question, so nothing can be
+        copied from it.
         """
-        pairs = [tuple(rng.sample(range(self.names), 2)) for _ in range(edges)]
-        ids = [token for a, b in pairs for token in (a, b, self.separator)]
+        ids = self.edges(graph, rng)
         labels, child = [IGNORED] * len(ids), IGNORED
-        for a, b in rng.choices(pairs, k=questions):
-            ids += [self.root, a]
+        parents = [node for node in range(graph.nodes) if graph.children[node]]
+        for parent in rng.choices(parents, k=questions):
+            ids += [self.root, parent]
             labels += [child, IGNORED]
-            child = b
+            child = rng.choice(graph.children[parent])
         return [*ids, self.root], [*labels, child]
 
 
@@ -132,7 +133,6 @@ class SearchStream:
         method: "thoughts", "cot" or "none".
         batch_size: samples in a batch.
         warm_up: so many batches of one-hop questions come first; of half the size, for they are longer.
-        warm_up_grows: batches after which these get another edge, from three to as many as a graph may have.
         stages: after the warm-up, stage s begins at batch `stages[s]`.
         earlier: share of the samples that are from an earlier stage.
         seed: another seed, other samples.
@@ -143,7 +143,6 @@ class SearchStream:
     method: Method
     batch_size: int = 128
     warm_up: int = 0
-    warm_up_grows: int = 60
     stages: tuple[int, ...] = (0,)
     earlier: float = 0.1
     seed: int = 0
@@ -153,14 +152,32 @@ class SearchStream:
         return max(stage for stage, begin in enumerate(self.stages) if index >= begin)
 
     def __getitem__(self, index: int) -> TokenBatch:
-        rng = random.Random(f"{self.seed} {index}")
-        task = self.task
+        rng, task = random.Random(f"{self.seed} {index}"), self.task
         if index < self.warm_up:
-            edges = min(3 + index // self.warm_up_grows, task.maker.edges)
-            return TokenBatch.of([task.warm_up(rng, edges) for _ in range(self.batch_size // 2)])
+            return TokenBatch.of([task.warm_up(self._graph(rng), rng) for _ in range(self.batch_size // 2)])
         stage, rows = self.stage(index - self.warm_up), []
         for _ in range(self.batch_size):
-            graph = permuted(rng.choice(self.graphs), rng, task.names)
+            graph = self._graph(rng)
             now = rng.randrange(stage) if stage and rng.random() < self.earlier else stage
             rows.append(task.sample(graph, self.method, now, rng))
         return TokenBatch.of(rows, task.latent)
+
+    def _graph(self, rng: random.Random) -> Graph:
+        return permuted(rng.choice(self.graphs), rng, self.task.names)
+
+
+def likeness(graph: Graph, rounds: int = 4) -> int:
+    """A number that is the same for any two graphs that differ only in the names of their nodes.
+
+    Colours of nodes, refined by the colours of their neighbours (Weisfeiler and Leman 1968), with root and candidates coloured at
+    first. Graphs that share no likeness are different questions; the converse does not hold, so a test set chosen by it is at
+    least as new as it claims to be.
+    """
+    roles = {graph.root: 1, graph.target: 2, graph.distractor: 2}
+    colours = [roles.get(node, 0) for node in range(graph.nodes)]
+    for _ in range(rounds):
+        colours = [
+            hash((colours[n], tuple(sorted(colours[c] for c in graph.children[n])), 0, tuple(sorted(colours[p] for p in graph.parents[n]))))
+            for n in range(graph.nodes)
+        ]
+    return hash(tuple(sorted(colours)))
