@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,9 @@ def _train(recipe: Any, folder: str, resume: bool) -> None:
     from latentweaver.console import make_console
 
     console = make_console()
+    first = int(os.environ.get("RANK", 0)) == 0  # of several processes one reports
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not first) as progress:
         bar = progress.add_task("starting", total=recipe.updates)
 
         def report(line: dict[str, Any]) -> None:
@@ -59,4 +61,5 @@ def _train(recipe: Any, folder: str, resume: bool) -> None:
                 console.print(f"update {line['update']}: {line['warning']}", style="yellow", markup=False)
 
         model = recipe.run(folder, resume, report)
-    console.print(f"the model is in {model}; try: lw eval {model}")
+    if first:
+        console.print(f"the model is in {model}; try: lw eval {model}")

@@ -43,7 +43,8 @@ class Chains:
         answer_weight: how much a label of the answer counts beside one of a statement.
         batch_size: problems to an update.
         grow: updates over which problems grow from two statements to their full size and depth.
-        updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, workers, device: see `training.Settings`.
+        updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, workers, device, accumulate, recompute, shard_blocks: see
+            `training.Settings`.
         evaluate_every, checkpoint_every, log_every: updates between these.
         evaluate_problems: problems of each look; on a processor fewer keep it short.
     """
@@ -80,6 +81,9 @@ class Chains:
     compile: bool = False
     workers: int = 0
     device: str | None = None
+    accumulate: int = 1
+    recompute: bool = False
+    shard_blocks: bool = False
     evaluate_every: int = 500
     evaluate_problems: int = 128
     checkpoint_every: int = 1000
@@ -136,6 +140,9 @@ class Chains:
             log_every=self.log_every,
             evaluate_every=self.evaluate_every,
             device=self.device,
+            accumulate=self.accumulate,
+            recompute=self.recompute,
+            shard_blocks=self.shard_blocks,
         )
         model = self.model()
         train(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from latentweaver.tasks.characters import END, PAD, Characters
+from latentweaver.training import ranks
 
 
 def tokenizer_of(characters: Characters) -> Any:
@@ -20,7 +21,8 @@ def tokenizer_of(characters: Characters) -> Any:
 
 
 def save_reasoner(model: Any, characters: Characters, folder: Path) -> Path:
-    """Write configuration, weights (safetensors) and tokenizer into `folder`."""
-    model.save_pretrained(folder)
-    tokenizer_of(characters).save_pretrained(folder)
+    """Write configuration, weights (safetensors) and tokenizer into `folder`; of several processes the first does."""
+    if ranks.rank() == 0:
+        model.save_pretrained(folder)
+        tokenizer_of(characters).save_pretrained(folder)
     return folder

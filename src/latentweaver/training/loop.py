@@ -16,9 +16,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from latentweaver.errors import InputError, LatentweaverError
-from latentweaver.training import checkpoint
+from latentweaver.training import checkpoint, ranks
 from latentweaver.training.depth import DepthSampler
 from latentweaver.training.objectives import Objective, Terms
 from latentweaver.training.optimisers import Kind, optimisers, trapezoid
@@ -50,7 +52,8 @@ class Settings:
         checkpoint_every: updates between checkpoints.
         log_every: updates between lines of the log.
         evaluate_every: updates between evaluations, if there are any.
-        device: where to train; None for the first GPU, else the CPU.
+        device: where to train; None for the first GPU, else the CPU. Under `torchrun` every process has a GPU of its own.
+        shard_blocks: on several processes, shard every block by itself (see `ranks.shard`).
     """
 
     updates: int
@@ -70,6 +73,7 @@ class Settings:
     log_every: int = 10
     evaluate_every: int = 500
     device: str | None = None
+    shard_blocks: bool = False
 
     def __post_init__(self) -> None:
         for name in ("updates", "accumulate", "checkpoint_every", "log_every", "evaluate_every"):
@@ -82,7 +86,7 @@ class Settings:
 
     def that_matter(self) -> dict[str, Any]:
         """The fields a resumed run must share with the run it resumes; the others only say where and how often."""
-        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile", "recompute")
+        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile", "recompute", "shard_blocks")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -121,33 +125,41 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = ranks.join(settings.device)
     model.to(device).train()
-    steppers = optimisers(model, settings.optimiser, settings.lr, settings.weight_decay)
-    done = 0
-    if (folder / checkpoint.NAME).exists():
-        if not resume:
-            raise InputError(f"{folder} already holds a training run; resume it, or choose another folder")
-        done = checkpoint.load(folder, model, steppers, settings.that_matter())
-        _forget(folder, done)
     if settings.recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a transformers model
     if settings.compile:
         compile_blocks(model)
+    asked = ranks.Asked(model, objective)
+    if ranks.size() > 1:
+        ranks.shard(asked, settings.shard_blocks)
+    steppers = optimisers(model, settings.optimiser, settings.lr, settings.weight_decay)
+    done = 0
+    if checkpoint.there(folder):
+        if not resume:
+            raise InputError(f"{folder} already holds a training run; resume it, or choose another folder")
+        done = checkpoint.load(folder, model, steppers, settings.that_matter())
+        if ranks.rank() == 0:
+            _forget(folder, done)
     autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext()
     watch, lines, began = Watch(), [], time.monotonic()
     source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
     for update in range(done, settings.updates):
         torch.manual_seed(settings.seed * 1_000_003 + update)
         rate = settings.lr * trapezoid(update, settings.updates, settings.warmup, settings.cooldown)
-        steps, loss, terms = depth(update), 0.0, Terms(torch.zeros(()))
+        steps, total, terms = depth(update), torch.zeros((), device=device), Terms(torch.zeros(()))
         for part in range(settings.accumulate):
-            batch = next(source).to(device)
+            batch = ranks.share(next(source)).to(device)
+            if isinstance(asked, FSDPModule):  # gradients add up here, and are reduced with the last part
+                asked.set_requires_gradient_sync(part + 1 == settings.accumulate)
             with autocast:
-                terms = objective(model, batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
-            (terms.loss / settings.accumulate).backward()
-            loss += float(terms.loss.detach()) / settings.accumulate
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+                asks, terms = asked(batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
+            (asks / settings.accumulate).backward()
+            total += asks.detach() / settings.accumulate
+        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        loss, norm = torch.stack([ranks.average(total), norm.float()]).tolist()  # the one wait for the device in an update
         if wrong := watch.finite(loss, norm):
             _write(folder, {"update": update, "loss": str(loss), "warning": wrong})
             raise Diverged(f"at update {update} {wrong}. The last checkpoint in {folder} is intact")
@@ -161,14 +173,15 @@ def train(
         line: Line = {"update": made, "loss": loss, "norm": norm, "lr": rate, "depth": list(steps)}
         due = made % settings.log_every == 0 or last
         if due:
-            line |= {name: float(value) for name, value in terms.report.items()}
+            line |= {name: float(ranks.average(value)) for name, value in terms.report.items()}
             if terms.states is not None:
                 measured, collapsed = watch.collapse(*terms.states)
                 line |= measured
                 warnings += collapsed
         if evaluate is not None and (made % settings.evaluate_every == 0 or last):
             model.eval()
-            line |= evaluate(model)
+            with ranks.whole(asked):
+                line |= evaluate(model)
             model.train()
             due = True
         if warnings:
@@ -177,10 +190,11 @@ def train(
             line["seconds"] = round(time.monotonic() - began, 3)
             _write(folder, line)
             lines.append(line)
-            if report is not None:
+            if report is not None and ranks.rank() == 0:
                 report(line)
         if made % settings.checkpoint_every == 0 or last:
             checkpoint.save(folder, model, steppers, made, settings.that_matter())
+    ranks.gather(asked)
     return lines
 
 
@@ -189,9 +203,7 @@ def compile_blocks(model: nn.Module) -> None:
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    names = set(getattr(model, "_no_split_modules", None) or ())
-    blocks = [module for module in model.modules() if type(module).__name__ in names]
-    for block in blocks:
+    for block in ranks.looped_blocks(model):
         block.compile()
 
 
@@ -214,6 +226,8 @@ def _read(batches: Any, order: range, workers: int, device: torch.device) -> Ite
 
 
 def _write(folder: Path, line: Line) -> None:
+    if ranks.rank() != 0:
+        return
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -6,7 +6,8 @@
     ExpectedExit    Ouro's first stage: the losses of all steps weighed by a learned exit, plus its entropy
     GateOnly        Ouro's second stage: the gate alone learns where another step still pays
 
-Writing another: a callable that takes (model, batch, (n, k), seed) and returns `Terms`. The batch needs `input_ids` and
+Writing another: a callable that takes (model, batch, (n, k), seed) and returns `Terms`. `mean` keeps it exact on several
+processes. The batch needs `input_ids` and
 `labels`, aligned as in `tasks.batches` (the label of a token is what should be said after it), and for
 `EveryStep` also `depth` and `is_answer` if it is told to look at them.
 """
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from latentweaver.errors import InputError
 from latentweaver.thought import Reasoner, Thought
+from latentweaver.training import ranks
 from latentweaver.training.depth import TruncatedPoisson
 
 IGNORED = -100
@@ -62,8 +64,10 @@ def token_losses(
     return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(labels)
 
 
-def _mean(losses: Tensor, weight: Tensor) -> Tensor:
-    return (losses * weight).sum() / weight.sum().clamp(min=1)
+def mean(losses: Float[Tensor, "..."], weight: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """The weighted mean of this rank's losses, divided by the weight of all ranks: its average over the ranks is the mean over
+    all of them, however unevenly the labels fall."""
+    return ranks.size() * (losses * weight).sum() / ranks.total(weight.sum()).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class LastStep:
         logits = model.read(thought).logits
         known = (batch.labels != IGNORED).to(logits.dtype)
         right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
-        loss = _mean(token_losses(logits, batch.labels), known)
-        return Terms(loss, {"accuracy": _mean(right, known).detach()}, (before.detach(), thought.state.detach()))
+        loss = mean(token_losses(logits, batch.labels), known)
+        return Terms(loss, {"accuracy": mean(right, known).detach()}, (before.detach(), thought.state.detach()))
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class EachSequence:
     sampler: TruncatedPoisson
 
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
-        totals = self.sampler.per_sequence(seed, batch.input_ids.shape[0]).to(batch.input_ids.device)[:, None, None]
+        drawn = self.sampler.per_sequence(seed, batch.input_ids.shape[0] * ranks.size())[ranks.rank() :: ranks.size()]
+        totals = drawn.to(batch.input_ids.device)[:, None, None]
         thought = _warm(model, batch, 0, seed)
         for step in range(1, int(totals.max()) + 1):
             within = step > totals - self.sampler.backprop + 1  # the first step with gradient starts from a state without
@@ -101,7 +106,7 @@ class EachSequence:
             moved = model.think(thought.branch(state))
             thought = moved.branch(torch.where(step <= totals, moved.state, state))
         known = (batch.labels != IGNORED).float()
-        return Terms(_mean(token_losses(model.read(thought).logits, batch.labels), known), {"steps": totals.float().mean()})
+        return Terms(mean(token_losses(model.read(thought).logits, batch.labels), known), {"steps": totals.float().mean()})
 
 
 @dataclass(frozen=True)
@@ -140,10 +145,10 @@ class EveryStep:
             logits = model.read(thought).logits
             asked = known * (batch.depth <= step) if self.solvable_only else known
             weight = self.growth ** (step - without - with_gradient)
-            total = total + weight * _mean(token_losses(logits, batch.labels), asked)
+            total = total + weight * mean(token_losses(logits, batch.labels), asked)
             weights += weight
         right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
-        return Terms(total / weights, {"accuracy": _mean(right, asked).detach()}, (before.detach(), thought.state.detach()))
+        return Terms(total / weights, {"accuracy": mean(right, asked).detach()}, (before.detach(), thought.state.detach()))
 
 
 def exit_distribution(gates: Float[Tensor, "steps batch sequence"]) -> Float[Tensor, "steps batch sequence"]:
@@ -182,8 +187,8 @@ class ExpectedExit:
         expected = (exits * losses).sum(0)
         entropy = -(exits * exits.clamp(min=1e-12).log()).sum(0)
         steps = torch.arange(1, len(exits) + 1, device=exits.device, dtype=exits.dtype)
-        report = {"entropy": _mean(entropy, known).detach(), "exit_step": _mean((steps[:, None, None] * exits).sum(0), known).detach()}
-        return Terms(_mean(expected - self.beta * entropy, known), report)
+        report = {"entropy": mean(entropy, known).detach(), "exit_step": mean((steps[:, None, None] * exits).sum(0), known).detach()}
+        return Terms(mean(expected - self.beta * entropy, known), report)
 
 
 @dataclass(frozen=True)
@@ -205,4 +210,4 @@ class GateOnly:
         go_on = torch.sigmoid(self.slope * (improvement - self.threshold))
         loss = F.binary_cross_entropy_with_logits(-gates[:-1], go_on, reduction="none")
         known = (batch.labels != IGNORED).to(loss.dtype).expand_as(loss)
-        return Terms(_mean(loss, known), {"go_on": _mean(go_on, known).detach()})
+        return Terms(mean(loss, known), {"go_on": mean(go_on, known).detach()})
