@@ -1,0 +1,165 @@
+"""Training throughput of a retrofit of SmolLM2-135M's shape (random weights): tokens a second, and the share of the card's peak.
+
+Every variant is a run of `training.train` on synthetic batches: some updates to compile and warm up, then timed ones. Counted are the
+products of matrices that an update needs (forward once, backward twice, no recomputation), attention's over the causal half.
+
+python benchmarks/training/throughput.py OUT.json --variants "plain;compiled"
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentweaver.models.config import RecurrentDepthConfig
+from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
+from latentweaver.tasks.batches import Batch
+from latentweaver.training import ranks
+from latentweaver.training.depth import Fixed
+from latentweaver.training.loop import Settings, train
+from latentweaver.training.objectives import IGNORED, LastStep
+
+PEAK = {"H100": 989.4e12, "H200": 989.4e12}
+"""Dense bfloat16 products a second of the SXM cards (NVIDIA's data sheets, without sparsity)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train.
+
+    Attributes:
+        layers: blocks of prelude, core and coda.
+        rows, length: shape of a batch.
+        labelled: share of the tokens that have a label.
+        steps: steps without gradient, and with.
+        settings: fields of `Settings`.
+    """
+
+    layers: tuple[int, int, int] = (4, 8, 4)
+    rows: int = 64
+    length: int = 512
+    labelled: float = 1.0
+    steps: tuple[int, int] = (4, 4)
+    settings: tuple[tuple[str, Any], ...] = (("precision", "bf16"), ("compile", True))
+
+
+PLAIN = (("precision", "bf16"), ("compile", False))
+VARIANTS = {
+    "plain": Case(settings=PLAIN),
+    "compiled": Case(),
+    "compiled, 1 label in 8": Case(labelled=0.125),
+    "compiled, 11-8-11": Case(layers=(11, 8, 11)),
+    "compiled, 128 tokens": Case(rows=256, length=128, labelled=0.125),
+    "bf16 weights": Case(labelled=0.125, settings=(("precision", "fp32"), ("compile", True))),
+}
+
+
+def model_of(case: Case, width: int = 576, vocabulary: int = 49152) -> RecurrentDepthForCausalLM:
+    prelude, core, coda = case.layers
+    torch.manual_seed(0)
+    return RecurrentDepthForCausalLM(
+        RecurrentDepthConfig(
+            vocab_size=vocabulary, hidden_size=width, intermediate_size=width * 8 // 3, num_attention_heads=width // 64,
+            num_key_value_heads=width // 192, prelude_layers=prelude, core_layers=core, coda_layers=coda, num_steps=sum(case.steps),
+            block="pre", norm_before_coda=False, initial_state="zeros", tie_word_embeddings=True, max_position_embeddings=2048,
+            rope_theta=100000.0, rms_norm_eps=1e-5,
+        )
+    )  # fmt: skip
+
+
+class Batches:
+    """The same few random batches over and over."""
+
+    def __init__(self, case: Case, vocabulary: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, vocabulary, (case.rows, case.length + 1), generator=generator)
+        labels = ids[:, 1:].clone()
+        labels[torch.rand(labels.shape, generator=generator) >= case.labelled] = IGNORED
+        self.batch = Batch(ids[:, :-1], labels, torch.zeros_like(labels), labels != IGNORED)
+        if torch.cuda.is_available():
+            self.batch = self.batch.pin_memory()
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batch
+
+
+def flops_per_token(case: Case, config: RecurrentDepthConfig) -> float:
+    """Multiplications and additions that a token needs in an update, averaged over the batch."""
+    width, head = config.hidden_size, config.head_dim
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    block = 2 * width * (2 * queries + 2 * keys + 3 * config.intermediate_size) + 2 * 2 * queries * case.length / 2
+    (prelude, core, coda), (without, with_gradient) = case.layers, case.steps
+    step = core * block + 2 * width * 2 * width
+    once = (prelude + coda) * block + case.labelled * 2 * width * config.vocab_size
+    return without * step + 3 * (with_gradient * step + once)
+
+
+def measure(case: Case, warm: int, timed: int, width: int, vocabulary: int, bf16_weights: bool, residual: str | None) -> dict[str, Any]:
+    torch._dynamo.reset()
+    model = model_of(case, width, vocabulary)
+    if bf16_weights:
+        model.bfloat16()
+    settings = Settings(updates=warm + timed, log_every=1, checkpoint_every=10**6, evaluate_every=10**6, lr=1e-4, **dict(case.settings))
+    stamps: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            model,
+            LastStep(),
+            Fixed(*case.steps),
+            Batches(case, vocabulary),
+            settings,
+            folder,
+            report=lambda _: stamps.append(time.perf_counter()),
+        )
+    # the last update writes a checkpoint after it has been reported
+    seconds = (stamps[-1] - stamps[warm - 1]) / timed
+    tokens = case.rows * case.length
+    flops = flops_per_token(case, model.config) * tokens / seconds
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+    peak = next((value for name, value in PEAK.items() if name in device), None)
+    return {
+        "layers": case.layers, "rows": case.rows, "length": case.length, "labelled": case.labelled, "steps": case.steps,
+        "settings": dict(case.settings), "parameters": model.num_parameters(), "processes": ranks.size(), "seconds_per_update": seconds, "tokens_per_second": tokens / seconds,
+        "gflop_per_token": flops_per_token(case, model.config) / 1e9, "tflops": flops / 1e12,
+        "share_of_peak": flops / peak / ranks.size() if peak else None,
+        "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None,
+        "device": device, "torch": torch.__version__,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--variants", default=";".join(VARIANTS))
+    parser.add_argument("--warm", type=int, default=5)
+    parser.add_argument("--timed", type=int, default=15)
+    parser.add_argument("--rows", type=int, help="in place of each variant's, for a rehearsal")
+    parser.add_argument("--width", type=int, default=576)
+    parser.add_argument("--vocabulary", type=int, default=49152)
+    options = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
+    results = {}
+    for name in options.variants.split(";"):
+        case = VARIANTS[name]
+        if options.rows:
+            case = replace(case, rows=options.rows)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary, name.startswith("bf16"), None)
+        except Exception:
+            results[name] = {"error": traceback.format_exc()[-1500:]}
+        gc.collect()
+        if ranks.rank() == 0:
+            print(name, json.dumps(results[name]), flush=True)
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
