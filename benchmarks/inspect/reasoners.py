@@ -1,0 +1,190 @@
+"""How the tokens of a reasoner move, and whether that says which answers are right.
+
+    python benchmarks/inspect/reasoners.py weaver-chains benchmarks/inspect/results/weaver-chains.json
+    python benchmarks/inspect/reasoners.py smollm2-135m benchmarks/inspect/results/smollm2-135m.json --problems 60
+
+Every token of some prompts, and the token that is answered after of all of them, think for 128 steps and are labelled. Then: among
+problems of all difficulties, and among those of one difficulty alone, do answers whose token has settled come out right more
+often? Beside it what needs no looking inside (the answer's own probability), and labels dealt anew.
+
+weaver-chains is asked fresh problems of the test side, other models additions of two numbers ("What is 17 + 26?").
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentweaver import tasks
+from latentweaver.checkpoints.loading import load, load_tokenizer
+from latentweaver.evaluate.intervals import wilson
+from latentweaver.inspect import label_path, record
+from latentweaver.inspect.probes import auroc
+
+DEPTHS = (2, 4, 8, 16, 24, 32, 36, 40, 44, 48)
+FAMILIES = {"settle": ("fixed_point", "converging"), "circle": ("orbit", "quasi_orbit"), "drift": ("slider", "helix"),
+            "wander": ("wander",), "undetermined": ("undetermined",)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt and its answer as tokens, and how hard it is."""
+
+    prompt: list[int]
+    answer: list[int]
+    difficulty: int
+
+
+def chains(tokenizer: Any, count: int, seed: int) -> list[Asked]:
+    """Problems of `weaver-chains`, the same number of every depth; the deepest are beyond what it was trained on."""
+    rng, task = random.Random(seed), tasks.Chains()
+    out = []
+    for i in range(count):
+        problem = tasks.draw(task, "test", DEPTHS[i % len(DEPTHS)], rng)
+        out.append(Asked(tokenizer(problem.prompt).input_ids, tokenizer(problem.answer).input_ids, problem.difficulty))
+    return out
+
+
+def additions(tokenizer: Any, count: int, seed: int) -> list[Asked]:
+    """Additions of two numbers of one or two digits, after two that are solved; as difficulty the digits that are added."""
+    rng, out = random.Random(seed), []
+    for i in range(count):
+        digits = 1 + i % 2
+        a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
+        prompt = f"Question: What is 21 + 14?\nAnswer: 35\nQuestion: What is 5 + 8?\nAnswer: 13\nQuestion: What is {a} + {b}?\nAnswer:"
+        whole = tokenizer(f"{prompt} {a + b}\n").input_ids
+        start = len(tokenizer(prompt).input_ids)
+        out.append(Asked(whole[:start], whole[start:], digits))
+    return out
+
+
+def padded(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids as one batch, padded on the left, and its mask."""
+    longest = max(map(len, rows))
+    ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, longest - len(tokens) :], mask[row, longest - len(tokens) :] = torch.tensor(tokens), 1
+    return ids, mask
+
+
+def named(path: tuple[np.ndarray, str]) -> str:
+    return str(label_path(*path))
+
+
+def shares(names: Sequence[str]) -> dict[str, Any]:
+    """The share of each family of labels with its interval, and the labels themselves."""
+    out: dict[str, Any] = {"of": len(names), "labels": dict(Counter(names).most_common())}
+    for family, members in FAMILIES.items():
+        count = sum(name.split("(")[0] in members for name in names)
+        out[family] = {"share": count / len(names), "interval": wilson(count, len(names))}
+    return out
+
+
+def predicts(right: np.ndarray, scores: np.ndarray, difficulty: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """AUROC of a score for right answers: over all problems, and between problems of equal difficulty only; each with its interval."""
+    out: dict[str, Any] = {}
+    if 0 < right.sum() < len(right):
+        one = auroc(right, scores, np.arange(len(right)))
+        out["all"] = [one.auroc, one.low, one.high]
+        mixed = [k for k in np.unique(difficulty) if 0 < right[difficulty == k].sum() < (difficulty == k).sum()]
+        kept = np.isin(difficulty, mixed)
+        if kept.any():
+            out["equal difficulty"] = within(right[kept], scores[kept], difficulty[kept], np.random.default_rng(seed))
+    return out
+
+
+def within(right: np.ndarray, scores: np.ndarray, strata: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """The share of pairs of equal difficulty, one right and one wrong, that the score orders rightly; interval by bootstrap."""
+
+    def value(index: np.ndarray) -> float:
+        won = pairs = 0.0
+        for k in np.unique(strata):
+            chosen = index[strata[index] == k]
+            yes, no = scores[chosen[right[chosen] == 1]], scores[chosen[right[chosen] == 0]]
+            won += (yes[:, None] > no[None]).sum() + 0.5 * (yes[:, None] == no[None]).sum()
+            pairs += len(yes) * len(no)
+        return won / pairs if pairs else np.nan
+
+    drawn = [value(rng.integers(len(right), size=len(right))) for _ in range(300)]
+    return [value(np.arange(len(right))), float(np.nanquantile(drawn, 0.025)), float(np.nanquantile(drawn, 0.975))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--problems", type=int, default=600)
+    parser.add_argument("--whole", type=int, default=60, help="of so many problems every token is labelled")
+    parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model, tokenizer = load(options.model, dtype=options.dtype), load_tokenizer(options.model)
+    asked = (chains if options.model == "weaver-chains" else additions)(tokenizer, options.problems, options.seed)
+    depths = [d for d in (1, 2, 4, 8, 16, 32, 64, 128) if d <= options.steps]
+    paths, inside, right, sure, entropy = [], [], [], [], []
+    for start in range(0, len(asked), options.batch):
+        part = asked[start : start + options.batch]
+        ids, mask = (x.to(model.device) for x in padded([one.prompt + one.answer for one in part]))
+        keep = ("states", "top", "entropy")
+        found = record(model, ids, mask, steps=options.steps, keep=keep, top=1, memory=2**34)
+        for row, one in enumerate(part):
+            first = ids.shape[1] - len(one.answer) - 1  # the token that the answer begins after
+            said = found.top_ids[row, :, first:-1, 0]
+            right.append((said[depths] == np.array(one.answer)).all(-1))
+            sure.append(float(found.top_logprobs[row, -1, first, 0]))
+            entropy.append(float(found.entropy[row, -1, first]))
+            paths.append((np.array(found.states[row, :, first]), found.dtype))
+            if start + row < options.whole:
+                prompt = range(ids.shape[1] - len(one.prompt) - len(one.answer), first + 1)
+                inside += [(np.array(found.states[row, :, token]), found.dtype) for token in prompt]
+        print(f"{min(start + options.batch, len(asked))} of {len(asked)} problems", flush=True)
+    with ProcessPoolExecutor(options.processes) as pool:
+        answer_names = list(pool.map(named, paths, chunksize=8))
+        token_names = list(pool.map(named, inside, chunksize=8))
+    right_at = np.array(right)
+    ok, difficulty = right_at[:, -1].astype(int), np.array([one.difficulty for one in asked])
+    settled = np.array([name in FAMILIES["settle"] for name in answer_names], float)
+    moved = np.array([np.linalg.norm(x[-1] - x[-2]) / max(np.linalg.norm(x[-1]), 1e-300) for x, _ in paths])
+    rng = np.random.default_rng(options.seed)
+    record_ = {
+        "model": options.model,
+        "device": str(model.device),
+        "dtype": paths[0][1],
+        "steps": options.steps,
+        "problems": len(asked),
+        "tokens": shares(token_names),
+        "answer tokens": shares(answer_names),
+        "right": {d: {"share": float(right_at[:, i].mean()), "interval": wilson(int(right_at[:, i].sum()), len(asked))} for i, d in enumerate(depths)},
+        "right by difficulty": {int(k): {"share": float(ok[difficulty == k].mean()), "of": int((difficulty == k).sum())} for k in np.unique(difficulty)},
+        "right if settled": [int((ok * settled).sum()), int(settled.sum())],
+        "right if not": [int((ok * (1 - settled)).sum()), int((1 - settled).sum())],
+        "predicts a right answer": {
+            "settled": predicts(ok, settled, difficulty),
+            "slowness": predicts(ok, -moved, difficulty),
+            "probability of the answer": predicts(ok, np.array(sure), difficulty),
+            "entropy": predicts(ok, -np.array(entropy), difficulty),
+            "settled, dealt anew": predicts(ok, rng.permutation(settled), difficulty),
+            "difficulty": predicts(ok, -difficulty.astype(float), difficulty),
+        },
+    }  # fmt: skip
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record_, indent=1) + "\n")
+    print(json.dumps(record_, indent=1))
+
+
+if __name__ == "__main__":
+    main()
