@@ -28,7 +28,7 @@ import torch
 from latentweaver import tasks
 from latentweaver.checkpoints.loading import load, load_tokenizer
 from latentweaver.evaluate.intervals import wilson
-from latentweaver.inspect import label_path, record
+from latentweaver.inspect import Recorder, label_path
 from latentweaver.inspect.probes import auroc
 
 DEPTHS = (2, 4, 8, 16, 24, 32, 36, 40, 44, 48)
@@ -134,19 +134,27 @@ def main() -> None:
     torch.set_num_threads(1)
     model, tokenizer = load(options.model, dtype=options.dtype), load_tokenizer(options.model)
     asked = (chains if options.model == "weaver-chains" else additions)(tokenizer, options.problems, options.seed)
-    depths = [d for d in (1, 2, 4, 8, 16, 32, 64, 128) if d <= options.steps]
+    depths = sorted({d for d in (1, 2, 4, 8, 16, 32, 64) if d < options.steps} | {options.steps})
     paths, inside, right, sure, entropy = [], [], [], [], []
     for start in range(0, len(asked), options.batch):
         part = asked[start : start + options.batch]
         ids, mask = (x.to(model.device) for x in padded([one.prompt + one.answer for one in part]))
-        keep = ("states", "top", "entropy")
-        found = record(model, ids, mask, steps=options.steps, keep=keep, top=1, memory=2**34)
+        recorder, readouts = Recorder(model, steps=options.steps, memory=2**34), {}
+        with torch.no_grad():
+            thought = model.begin(ids, attention_mask=mask)
+            recorder(thought)
+            for step in range(1, options.steps + 1):
+                thought = model.think(thought)
+                recorder(thought)
+                if step in depths:
+                    readouts[step] = model.read(thought).logits.log_softmax(-1).cpu()
+        found, last = recorder.trajectories(mask=mask)[0], readouts[depths[-1]]
         for row, one in enumerate(part):
             first = ids.shape[1] - len(one.answer) - 1  # the token that the answer begins after
-            said = found.top_ids[row, :, first:-1, 0]
-            right.append((said[depths] == np.array(one.answer)).all(-1))
-            sure.append(float(found.top_logprobs[row, -1, first, 0]))
-            entropy.append(float(found.entropy[row, -1, first]))
+            said = torch.stack([readouts[step][row, first:-1].argmax(-1) for step in depths])
+            right.append((said == torch.tensor(one.answer)).all(-1).numpy())
+            sure.append(float(last[row, first].max()))
+            entropy.append(float(-(last[row, first].exp() * last[row, first]).sum()))
             paths.append((np.array(found.states[row, :, first]), found.dtype))
             if start + row < options.whole:
                 prompt = range(ids.shape[1] - len(one.prompt) - len(one.answer), first + 1)
