@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from latentweaver.commands.demo import Demo
+from latentweaver.commands.inspect import Inspect
 from latentweaver.commands.measure import Bench, Eval
 from latentweaver.commands.serve import Serve
 from latentweaver.commands.show import Info, Models
@@ -26,6 +27,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
 )
 

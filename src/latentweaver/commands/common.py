@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def numbers(flag: str, text: str) -> list[int]:
     """The whole numbers above 0 that a flag lists, separated by commas."""
@@ -19,3 +21,21 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def prompt_ids(tokenizer: Any, question: str, raw: bool, device: Any) -> Any:
+    """The tokens of a question, `[1, sequence]`: in the model's chat template, if it has one and `raw` does not forbid it.
+
+    Raises:
+        InputError: if the question is empty.
+    """
+    from latentweaver.errors import InputError
+
+    if not question.strip():
+        raise InputError("the question is empty")
+    if raw or not tokenizer.chat_template:
+        ids = tokenizer(question, return_tensors="pt").input_ids
+    else:
+        message = [{"role": "user", "content": question}]
+        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    return ids.to(device)

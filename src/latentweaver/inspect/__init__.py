@@ -12,6 +12,7 @@ spectra               eigenvalues, singular values, Lyapunov exponents, matrix-f
 lens, tuned, bank     what the model would have said at each step
 separability, probes, information   what a state holds
 patching              whether it is used
+reporting             all of it about one input, as one HTML file (report_findings, report_packing, report_page, page/)
 
 numpy is imported with this package; scipy, scikit-learn and pandas only by the functions that use them.
 """
@@ -25,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "Trajectory": "trajectory",
     "record": "recorder",
+    "report": "reporting",
+    "Findings": "report_findings",
     "Recorder": "recorder",
     "Dynamics": "dynamics",
     "measure": "dynamics",
@@ -79,6 +82,8 @@ if TYPE_CHECKING:
     from latentweaver.inspect.portrait import Portrait, draw_portrait
     from latentweaver.inspect.probes import LeakWarning, probe, probe_by_step, train_monitor
     from latentweaver.inspect.recorder import Recorder, record
+    from latentweaver.inspect.report_findings import Findings
+    from latentweaver.inspect.reporting import report
     from latentweaver.inspect.rotation import Rotation
     from latentweaver.inspect.separability import separability_by_step, task_decodability
     from latentweaver.inspect.spectra import Jacobian, largest_singular_value, leading_eigenvalues, lyapunov_exponents

@@ -7,7 +7,8 @@ construction, and would draw an orbit where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ from latentweaver.thought import Thought
 
 if TYPE_CHECKING:
     import pandas
+
+_ARRAYS = (
+    "states", "steps", "taken", "positions", "token_ids", "real", "entropy", "top_ids", "top_logprobs", "tracked_logprobs",
+)  # fmt: skip
 
 
 def roundoff(dtype: str) -> float:
@@ -134,6 +139,60 @@ class Trajectory:
     def moves(self) -> Float[ndarray, "rows kept tokens"]:
         """How far each kept step went, |x_t - x_(t-1)|; NaN for the first."""
         return self._reduced(lambda now, before: np.linalg.norm(now - before, axis=-1))
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but `final` to a safetensors file, to be read back bit for bit."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        notes = {"dtype": self.dtype, "tracked": self.tracked, "model": self.model}
+        try:
+            save_file(
+                {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None},
+                str(path),
+                metadata={"trajectory": json.dumps(notes)},
+            )
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trajectory:
+        """Read back what `save` wrote.
+
+        Raises:
+            InputError: if there is no such file, or it holds something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                notes = json.loads((file.metadata() or {}).get("trajectory", "null"))
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot read a Trajectory from {path}: {error}") from error
+        if notes is None:
+            raise InputError(f"{path} holds no Trajectory; files written by Trajectory.save do")
+        return cls(**{"states": None, "token_ids": None, **arrays, **notes, "tracked": tuple(notes["tracked"])})
+
+    def report(
+        self, path: str | Path, row: int = 0, text: Callable[[int], str] | None = None, title: str = "", json: str | Path | None = None
+    ) -> None:
+        """Write what this recording tells of one row into one HTML file (`reporting.report` can tell more, with the model at hand).
+
+        Args:
+            path: the HTML file.
+            row: which row.
+            text: what a token id reads; "#17" if None.
+            title: of the page.
+            json: also write everything as JSON.
+
+        Raises:
+            InputError: if the recording kept no states, or there is no such row.
+        """
+        from latentweaver.inspect.report_findings import from_trajectory
+        from latentweaver.inspect.reporting import write
+
+        write(from_trajectory(self, row, text=text), path, title, json)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One line for each row, token and step: norm, move, speed (move over norm), entropy, likeliest token, tracked tokens."""

@@ -1,0 +1,76 @@
+// The questions that a report answers, in sentences.
+
+function drawSummary() {
+  const place = document.getElementById("answers");
+  if (!tokens.length) {
+    place.append(html("p", { class: "empty" }, "No tokens were recorded: there is nothing to show."));
+    return;
+  }
+  place.append(
+    answer("Which tokens took long?", slowest()),
+    answer("How did they move?", kinds()),
+    ...(arrays.top ? [answer("What would it have said?", lastWord()), answer("When did its answer last change?", lastFlip())] : []),
+    answer("How sure is this?", sureness()),
+  );
+  exporting("summary", stripTable);
+}
+
+function answer(question, lines) {
+  return html("article", {}, html("h3", {}, question), lines.map(line => html("p", {}, line)));
+}
+
+/** A token's name that chooses it when clicked. */
+function mention(token) {
+  return html("button", { type: "button", class: "mention", onclick: () => choose({ token }) }, visible(tokens[token].text));
+}
+
+function listed(chips) {
+  return chips.flatMap((chip, i) => i ? [" ", chip] : [chip]);
+}
+
+function slowest() {
+  const last = steps.at(-1), below = percent(facts.settled_below);
+  const never = tokens.map((_, i) => i).filter(i => tokens[i].settled === null);
+  const done = tokens.map((_, i) => i).filter(i => tokens[i].settled !== null).sort((a, b) => tokens[b].settled - tokens[a].settled);
+  const lines = [];
+  if (never.length) lines.push([`Still moving by more than ${below} a step after ${last}: `, ...listed(never.slice(0, 8).map(mention)), never.length > 8 ? ` and ${never.length - 8} more` : ""]);
+  if (done.length) {
+    const slow = done.slice(0, 5);
+    lines.push(["Slowest to settle: ", ...slow.flatMap((i, n) => [n ? ", " : "", mention(i), ` ${tokens[i].settled}`]), ` steps; the median token took ${show(tokens[done[Math.floor(done.length / 2)]].settled)}.`]);
+  }
+  return lines;
+}
+
+function kinds() {
+  const counts = new Map();
+  for (const { label } of tokens) counts.set(label.name, (counts.get(label.name) ?? 0) + 1);
+  const chips = [...counts].sort((a, b) => b[1] - a[1])
+    .flatMap(([name, count]) => [html("span", { class: "kind-count" }, labelGlyph(name, 14), ` ${count} ${LABELS[name].title}`), " "]);
+  const broken = tokens.filter(({ label }) => label.flags.includes("not finite")).length;
+  const still = tokens.filter(({ label }) => label.flags.includes("still")).length;
+  return [chips,
+    ...(broken ? [`${broken} of ${tokens.length} paths run into NaN or infinity.`] : []),
+    ...(still === tokens.length ? ["No state ever moved: think returns its input, so this model has no recurrence to look at."] : [])];
+}
+
+function lastWord() {
+  const token = tokens.length - 1, best = said(token, steps.length - 1)[0];
+  return [["After ", mention(token), `, the last token: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${steps.at(-1)} steps.`]];
+}
+
+function lastFlip() {
+  const token = tokens.length - 1, flips = tokens[token].flips, restless = tokens.filter(one => one.flips?.unstable).length;
+  const own = !flips ? "It was not followed, or cannot be told: a readout is not finite."
+    : flips.last === null ? "Never: it says the same after every step."
+    : `After step ${flips.last}, ${flips.lead} step${flips.lead === 1 ? "" : "s"} before the end${flips.unstable ? ": in the last quarter, so it may change again." : "."}`;
+  return [own, ...(restless ? [`${restless} of ${tokens.length} tokens changed theirs in the last quarter of the steps.`] : [])];
+}
+
+function sureness() {
+  const low = tokens.filter(({ label }) => label.confidence === "low").length, walks = tokens.filter(({ portrait }) => portrait.like_a_walk).length;
+  const lines = [`${tokens.length - low} of ${tokens.length} labels with high confidence; ${walks} of ${tokens.length} portraits look like a random walk's.`];
+  const last = tokens.at(-1);
+  if (facts.starts) lines.push(`From ${facts.starts.count} other starts${facts.starts.kind === "perturbed" ? " beside its own" : ""}, the last token says the same in ${percent(last.starts.same_answer)} of the runs; path independence ${show(last.starts.independence)}.`);
+  if (last.examined) lines.push(`Put on the bench, the last token is: ${last.examined.verdict}.`);
+  return lines;
+}
