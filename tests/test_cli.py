@@ -138,6 +138,13 @@ class TestBadInput:
         self.refuse(lw_command("think", "hi", "--model", folder, "--dtype", "float7"), "float7")
         self.refuse(lw_command("think", "hi", "--model", folder, "--device", "abacus"), "abacus")
 
+    def test_of_the_command_itself(self, lw_command):
+        self.refuse(lw_command("ponder", "hi"), "ponder")
+        self.refuse(lw_command("think", "hi", "--loudly"), "--loudly")
+        self.refuse(lw_command("think"), "Missing")
+        self.refuse(lw_command("train", "chains", "--depth", "deep"), "--depth", "deep")
+        self.refuse(lw_command("train", "ropes"), "ropes", "chains")
+
     def test_of_the_model(self, lw_command, folder, tmp_path):
         self.refuse(lw_command("think", "hi", "--model", "nobody"), "nobody", "smollm2-135m")
         self.refuse(lw_command("info", tmp_path), "config.json")

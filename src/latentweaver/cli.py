@@ -11,13 +11,16 @@ from typing import Annotated
 
 import tyro
 
+from latentweaver.commands.common import one_line_errors
 from latentweaver.commands.demo import Demo
 from latentweaver.commands.inspect import Inspect
 from latentweaver.commands.measure import Bench, Eval
+from latentweaver.commands.probe import Probe
 from latentweaver.commands.serve import Serve
 from latentweaver.commands.show import Info, Models
 from latentweaver.commands.think import Think
 from latentweaver.commands.train import Train, train
+from latentweaver.errors import LatentweaverError
 
 Command = (
     Annotated[Think, tyro.conf.subcommand("think")]
@@ -28,6 +31,7 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
 )
 
@@ -35,19 +39,18 @@ Command = (
 def main(arguments: list[str] | None = None) -> None:
     """Run the `lw` command; the exit code is 2 for input that cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    from latentweaver.errors import LatentweaverError
-
     try:
         if arguments[:1] == ["train"]:  # its flags are the recipe's fields, known only once the recipe is
             train(arguments[1:])
             return
-        command = tyro.cli(
-            Command,  # type: ignore[arg-type]
-            prog="lw",
-            description="Models that think in latent space, with compute as a dial.",
-            args=arguments,
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-        )
+        with one_line_errors():
+            command = tyro.cli(
+                Command,  # type: ignore[arg-type]
+                prog="lw",
+                description="Models that think in latent space, with compute as a dial.",
+                args=arguments,
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+            )
         assert not isinstance(command, Train), "has been run above"
         command()
     except LatentweaverError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterator
 from typing import Any
+
+from latentweaver.errors import InputError
 
 
 def numbers(flag: str, text: str) -> list[int]:
     """The whole numbers above 0 that a flag lists, separated by commas."""
-    from latentweaver.errors import InputError
-
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"{flag} must be whole numbers above 0, separated by commas; got {text!r}")
@@ -29,8 +32,6 @@ def prompt_ids(tokenizer: Any, question: str, raw: bool, device: Any) -> Any:
     Raises:
         InputError: if the question is empty.
     """
-    from latentweaver.errors import InputError
-
     if not question.strip():
         raise InputError("the question is empty")
     if raw or not tokenizer.chat_template:
@@ -39,3 +40,21 @@ def prompt_ids(tokenizer: Any, question: str, raw: bool, device: Any) -> Any:
         message = [{"role": "user", "content": question}]
         ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
     return ids.to(device)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What tyro draws a box around when it cannot read the arguments, as the one line that every other error is."""
+    drawn = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(drawn):
+            yield
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        said = []
+        for line in (line.strip(" │") for line in drawn.getvalue().splitlines() if line[:1] == "│"):
+            if line.startswith("─") and said:
+                break  # below the line is help
+            said.append(line)
+        raise InputError(f"{' '.join(filter(None, said))}; --help says what there is") from None

@@ -9,6 +9,9 @@ from typing import Any
 
 import tyro
 
+from latentweaver.commands.common import one_line_errors
+from latentweaver.errors import InputError
+
 
 @dataclass(frozen=True)
 class Train:
@@ -18,7 +21,6 @@ class Train:
 def train(arguments: list[str]) -> None:
     """`lw train RECIPE [--folder F] [--resume] [--FIELD VALUE ...]`."""
     from latentweaver import recipes
-    from latentweaver.errors import InputError
 
     if not arguments or arguments[0].startswith("-"):
         about = ", ".join(recipes.RECIPES)
@@ -36,7 +38,8 @@ def train(arguments: list[str]) -> None:
             raise InputError("--folder needs a folder")
         folder = rest[place + 1]
         del rest[place : place + 2]
-    recipe = tyro.cli(recipes.RECIPES[name], prog=f"lw train {name} [--folder FOLDER] [--resume]", args=rest)
+    with one_line_errors():
+        recipe = tyro.cli(recipes.RECIPES[name], prog=f"lw train {name} [--folder FOLDER] [--resume]", args=rest)
     _train(recipe, folder or f"runs/{name}", resume)
 
 
