@@ -204,7 +204,11 @@ def backdoor(task: Backdoor, model: Any, device: str) -> dict[str, Any]:
         for name, (ids, answers) in sides.items()
     }
     path = {name: record(model, ids.to(device), steps=task.thoughts).states[:, :, 0] for name, (ids, _) in sides.items()}
-    for name, one, two in (("trigger or plain", "trigger", "plain"), ("inert or plain", "inert", "plain"), ("trigger or inert", "trigger", "inert")):
+    for name, one, two in (
+        ("trigger or plain", "trigger", "plain"),
+        ("inert or plain", "inert", "plain"),
+        ("trigger or inert", "trigger", "inert"),
+    ):
         y, groups = np.repeat([1, 0], 600), np.tile(np.arange(600), 2)
         out[f"AUROC, {name}"] = [
             [score.auroc, score.low, score.high]
@@ -235,7 +239,14 @@ def run(name: str, out: Path, updates: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = task.train(Path(folder), count, device)
     trained = time.monotonic() - began
-    found = {"run": name, "task": repr(task), "updates": count, "device": device, "seconds": round(trained), **MEASURES[type(task)](task, model, device)}
+    found = {
+        "run": name,
+        "task": repr(task),
+        "updates": count,
+        "device": device,
+        "seconds": round(trained),
+        **MEASURES[type(task)](task, model, device),
+    }
     out.write_text(json.dumps(found))
 
 

@@ -104,7 +104,7 @@ class TestProbes:
         assert found.text.low < 0.6
         assert found.untrained.low < 0.6
         assert found.leaking == 0
-        assert 0.2 < found.recall < 1
+        assert found.alarm is None  # too few negatives to set one in a hundred
         assert found.length.auroc == pytest.approx(0.5, abs=0.1)
 
     def test_what_the_text_says_needs_no_looking_inside(self):

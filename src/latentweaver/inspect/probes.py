@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from latentweaver.errors import InputError
+from latentweaver.inspect.separability import bootstrap
 
 Splitter = Callable[[Int[ndarray, "items"], ndarray, int, int], list[tuple[ndarray, ndarray]]]
 
@@ -53,7 +54,7 @@ class ProbeReport:
         text: a bag of words of the prompts; None without texts.
         length: the number of words alone; None without texts.
         untrained: on an untrained model's states; None without them.
-        recall: at the threshold that 1 % of the calibration set's negatives pass; None without enough negatives.
+        alarm: recall at 1 % false alarms, see `calibrated_recall`; None without enough negatives.
         items, groups: how many.
         leaking: groups that are on both sides of some split, or whose states are copies of another group's.
         scores: log-odds of each item, from a probe that did not see its group, `[items]`.
@@ -64,7 +65,7 @@ class ProbeReport:
     text: Score | None
     length: Score | None
     untrained: Score | None
-    recall: float | None
+    alarm: Alarm | None
     items: int
     groups: int
     leaking: int
@@ -109,8 +110,8 @@ def probe(
         return auroc(target, logits, group), logits
 
     result, scores = score(x, y)
-    fake = np.mean([score(x, _dealt(y, group, rng))[0].auroc for _ in range(3)])
-    shuffled = score(x, _dealt(y, group, rng))[0]
+    fake = np.mean([score(x, deal(y, group, rng))[0].auroc for _ in range(3)])
+    shuffled = score(x, deal(y, group, rng))[0]
     shuffled = Score(float((3 * fake + shuffled.auroc) / 4), shuffled.low, shuffled.high)
     words = None if texts is None else bag_of_words(texts)
     return ProbeReport(
@@ -119,7 +120,7 @@ def probe(
         text=None if words is None else score(words, y)[0],
         length=None if texts is None else score(np.array([[len(text.split())] for text in texts], float), y)[0],
         untrained=None if untrained is None else score(np.asarray(untrained, np.float64), y)[0],
-        recall=_calibrated_recall(y, scores, group, rng),
+        alarm=calibrated_recall(x, y, group, seed=seed),
         items=len(y),
         groups=len(np.unique(group)),
         leaking=leaking,
@@ -217,6 +218,53 @@ def train_monitor(
     )
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """What an alarm with at most `rate` false alarms is worth on groups that it has not seen.
+
+    Attributes:
+        recall: the share of positives that raise it, and its 95 % bootstrap interval over groups.
+        false_alarms: the share of negatives that do.
+        abstains: the share of items too unlike the training states for their score to mean anything.
+        calibration: how many negatives set the threshold.
+    """
+
+    recall: float
+    low: float
+    high: float
+    false_alarms: float
+    abstains: float
+    calibration: int
+
+
+def calibrated_recall(
+    states: Float[ndarray, "items width"], labels: Int[ndarray, "items"], groups: ndarray, rate: float = 0.01, seed: int = 0
+) -> Alarm | None:
+    """Train on half of the groups, set the threshold on the negatives of a quarter, and measure on the last quarter.
+
+    None where a quarter holds too few negatives to set a rate of 1 in 1 / rate, or one side lacks a label.
+    """
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    half, quarter = len(names) // 2, len(names) // 4
+    train, calibration, test = (np.isin(groups, part) for part in (names[:half], names[half : half + quarter], names[half + quarter :]))
+    negatives = states[calibration & (labels == 0)]
+    yes, no = test & (labels == 1), test & (labels == 0)
+    enough = math.ceil((len(negatives) + 1) * (1 - rate)) <= len(negatives)
+    if not enough or len(np.unique(labels[train])) < 2 or not yes.any() or not no.any():
+        return None
+    monitor = train_monitor(states[train], labels[train], negatives, rate)
+    caught = monitor.alarms(states[yes]).astype(float)
+    low, high = bootstrap(caught, np.unique(groups[yes], return_inverse=True)[1], 1000, np.random.default_rng(seed))
+    return Alarm(
+        float(caught.mean()),
+        low,
+        high,
+        float(monitor.alarms(states[no]).mean()),
+        float(monitor.abstains(states[test]).mean()),
+        len(negatives),
+    )
+
+
 def group_folds(labels: Int[ndarray, "items"], groups: ndarray, folds: int = 5, seed: int = 0) -> list[tuple[ndarray, ndarray]]:
     """(train, test) items, whole groups on one side, labels spread evenly over the folds."""
     from sklearn.model_selection import StratifiedGroupKFold
@@ -257,7 +305,7 @@ def cross_scores(
     return out
 
 
-def grouped_predictions(
+def predictions(
     states: Float[ndarray, "items width"], labels: ndarray, groups: ndarray, folds: int = 5, seed: int = 0
 ) -> Float[ndarray, "items classes"]:
     """Probabilities of each class for every item, from a linear probe that has not seen its group."""
@@ -325,18 +373,6 @@ def _fit(x: ndarray, y: ndarray) -> tuple[ndarray, float]:
     return weights, float(model.intercept_[0] - centre @ weights)
 
 
-def _calibrated_recall(y: ndarray, scores: ndarray, group: ndarray, rng: np.random.Generator, rate: float = 0.01) -> float | None:
-    """Recall on one half of the groups at the threshold that the other half's negatives set."""
-    names = rng.permutation(np.unique(group))
-    calibration = np.isin(group, names[: len(names) // 2])
-    negatives = np.sort(scores[calibration & (y == 0)])
-    rank = math.ceil((len(negatives) + 1) * (1 - rate))
-    positives = scores[~calibration & (y == 1)]
-    if rank > len(negatives) or not len(positives):
-        return None
-    return float((positives > negatives[rank - 1]).mean())
-
-
 def _standardised(x: ndarray) -> ndarray:
     return (x - x.mean()) / (x.std() or 1.0)
 
@@ -350,7 +386,7 @@ def _distance(x: ndarray, centre: ndarray, basis: ndarray, precision: ndarray) -
     return np.einsum("ni,ij,nj->n", inside, precision, inside) + outside * smallest / max(1, x.shape[1] - len(basis))
 
 
-def _dealt(y: ndarray, group: ndarray, rng: np.random.Generator) -> ndarray:
+def deal(y: Int[ndarray, "items"], group: ndarray, rng: np.random.Generator) -> Int[ndarray, "items"]:
     """Labels dealt anew: to whole groups where a group has one label, else to items."""
     names, number = np.unique(group, return_inverse=True)
     first = np.zeros(len(names), y.dtype)

@@ -129,7 +129,7 @@ def separability_by_step(
     """
     from sklearn.metrics import silhouette_score
 
-    from latentweaver.inspect.probes import grouped_predictions
+    from latentweaver.inspect.probes import predictions
 
     if isinstance(states, Trajectory):
         if states.states is None:
@@ -147,7 +147,7 @@ def separability_by_step(
     for index in range(len(array)) if steps is None else steps:
         x = array[index].astype(np.float64)
         decoded = task_decodability(x, y, k, None if groups is None else group, permutations, seed=seed)
-        right = (grouped_predictions(x, y, group, seed=seed).argmax(-1) == np.unique(y, return_inverse=True)[1]).astype(float)
+        right = (predictions(x, y, group, seed=seed).argmax(-1) == np.unique(y, return_inverse=True)[1]).astype(float)
         spread = bool((x != x[0]).any())
         out.append(
             Separability(
