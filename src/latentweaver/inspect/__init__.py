@@ -11,7 +11,9 @@ interventions         replay, extend, kick, reseed: what only the owner of the m
 spectra               eigenvalues, singular values, Lyapunov exponents, matrix-free
 lens, tuned, bank     what the model would have said at each step
 separability, probes, information   what a state holds
+labelled, probe_table a probe after each step of texts with labels, its controls beside it
 patching              whether it is used
+stated                whether the model goes by what it writes
 reporting             all of it about one input, as one HTML file (report_findings, report_packing, report_page, page/)
 
 numpy is imported with this package; scipy, scikit-learn and pandas only by the functions that use them.
@@ -50,6 +52,12 @@ _HOME = {
     "probe": "probes",
     "probe_by_step": "probes",
     "train_monitor": "probes",
+    "probe_steps": "probe_table",
+    "states_after": "labelled",
+    "hint_test": "stated",
+    "truncation_test": "stated",
+    "held_against": "stated",
+    "Writer": "stated",
     "LeakWarning": "probes",
     "bits_about": "information",
     "calibrate_bits": "information",
@@ -76,10 +84,12 @@ if TYPE_CHECKING:
     from latentweaver.inspect.dynamics import Dynamics, measure
     from latentweaver.inspect.information import bits_about, calibrate_bits, token_bits
     from latentweaver.inspect.interventions import Bench, Examination, examine
+    from latentweaver.inspect.labelled import states_after
     from latentweaver.inspect.labels import Label, Labels, label, label_path
     from latentweaver.inspect.lens import alarm_threshold, block_effect, coda_lens, find_flips, head_lens, read_steps
     from latentweaver.inspect.patching import disturb, interchange, think_with, verdict
     from latentweaver.inspect.portrait import Portrait, draw_portrait
+    from latentweaver.inspect.probe_table import probe_steps
     from latentweaver.inspect.probes import LeakWarning, probe, probe_by_step, train_monitor
     from latentweaver.inspect.recorder import Recorder, record
     from latentweaver.inspect.report_findings import Findings
@@ -87,6 +97,7 @@ if TYPE_CHECKING:
     from latentweaver.inspect.rotation import Rotation
     from latentweaver.inspect.separability import separability_by_step, task_decodability
     from latentweaver.inspect.spectra import Jacobian, largest_singular_value, leading_eigenvalues, lyapunov_exponents
+    from latentweaver.inspect.stated import Writer, held_against, hint_test, truncation_test
     from latentweaver.inspect.trajectory import Trajectory
     from latentweaver.inspect.tuned import lens_divergence, tune_lens
 
