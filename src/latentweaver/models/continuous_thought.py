@@ -34,12 +34,11 @@ from latentweaver.halting import HaltingRule
 from latentweaver.models.continuous_thought_config import ContinuousThoughtConfig
 from latentweaver.models.decoder import Memory, check_decoder, context_of, read_on
 from latentweaver.models.feedback import FEEDBACKS, noise_keys
-from latentweaver.runtime.generation import ThinkingGeneration, dial
-from latentweaver.runtime.thinking import think_for, think_until
+from latentweaver.models.layout import Layout
+from latentweaver.models.markers import MARKERS, add_markers, marker_ids
+from latentweaver.models.writing import Writer
+from latentweaver.runtime.generation import ThinkingGeneration
 from latentweaver.thought import Readout, Thought
-
-MARKERS = {"latent": "<|latent|>", "start": "<|start-latent|>", "end": "<|end-latent|>"}
-"""COCONUT's names for its three tokens."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,20 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         column = self.feedback(self, thought.state, mask.sum(-1, keepdim=True), anchor["key"])
         state, memory = read_on(self.base, column, mask.new_ones(len(mask), 1), anchor)
         return replace(thought, anchor={**anchor, **memory, "length": length}).advance(state)
+
+    def thoughts(self, thought: Thought, count: int) -> Float[Tensor, "batch thoughts width"]:
+        """The states that the next `count` steps feed back, in their order."""
+        states = []
+        for _ in range(count):
+            thought = self.think(thought) if states else thought
+            states.append(thought.state)
+        return torch.cat(states, 1) if states else thought.state[:, :0]
+
+    def feed(self, thought: Thought, thoughts: Float[Tensor, "batch thoughts width"]) -> Thought:
+        """As many steps as there are `thoughts`, with these fed back in place of the model's own: `thoughts` gives those."""
+        for state in thoughts.split(1, 1) if thoughts.shape[1] else ():
+            thought = self.think(thought.branch(state))
+        return thought
 
     def read(self, thought: Thought, logits_to_keep: int = 0) -> Readout:
         """What the model would say if it stopped now: `[batch, 1, vocabulary]`, at the end marker if there is one."""
@@ -283,7 +296,7 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         """None: the memory is part of the Thought."""
 
     def _writer(self, input_ids: Tensor, generation_config: GenerationConfig, options: dict[str, Any]) -> Any:
-        return _Writer(self, options)
+        return Writer(self, options)
 
     def _room(self, length: int) -> int:
         """`length`, if the context has that many positions."""
@@ -291,102 +304,6 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         if length > limit:
             raise InputError(f"prompt, thoughts and answer need {length} positions, the model's context has {limit}")
         return length
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the thoughts of a batch are, and how its rows are shifted so that the first ones stand in one column.
-
-    Attributes:
-        latent: which positions hold a thought, `[batch, sequence]`.
-        edge: the column of the first thoughts after shifting.
-        thoughts: the most thoughts that a row has.
-        index: for every shifted column the original one, `[batch, shifted]`; outside the row where there is none.
-        shift: how far each row was moved to the right, `[batch]`.
-    """
-
-    latent: Bool[Tensor, "batch sequence"]
-    edge: int
-    thoughts: int
-    index: Int[Tensor, "batch shifted"] | None
-    shift: Int[Tensor, "batch"]
-
-    @classmethod
-    def of(cls, input_ids: Tensor, mask: Tensor, latent_token_id: int | None) -> Layout | None:
-        """The layout of a batch, or None if no row has a thought."""
-        if latent_token_id is None:
-            return None
-        latent = (input_ids == latent_token_id) & mask
-        place = torch.arange(input_ids.shape[1], device=input_ids.device)
-        count, first = latent.sum(-1), latent.int().argmax(-1)
-        thoughts = int(count.max())
-        if thoughts == 0:
-            return None
-        has = count > 0
-        if bool((has & ((latent * place).amax(-1) - first + 1 != count)).any()):
-            raise InputError("the latent tokens of a row must stand next to each other")
-        before = mask.gather(1, (first - 1).clamp(min=0)[:, None]).squeeze(1)
-        if bool((has & ((first == 0) | ~before)).any()):
-            raise InputError("a thought needs a real token before it; a row begins with a latent token")
-        edge = int(first.max())
-        shift = torch.where(has, edge - first, 0)
-        if not bool(shift.any()):
-            return cls(latent, edge, thoughts, None, shift)
-        longest = int((torch.where(mask, place, -1).amax(-1) + 1 + shift).max())
-        return cls(latent, edge, thoughts, torch.arange(longest, device=place.device) - shift[:, None], shift)
-
-    def aligned(self, x: Tensor) -> Tensor:
-        """A batch in shifted columns; zeros where a row has none."""
-        if self.index is None:
-            return x
-        inside = (self.index >= 0) & (self.index < x.shape[1])
-        index = self.index.clamp(0, x.shape[1] - 1)
-        extra = (1,) * (x.dim() - 2)
-        return x.gather(1, index.view(*index.shape, *extra).expand(-1, -1, *x.shape[2:])) * inside.view(*inside.shape, *extra)
-
-    def restored(self, x: Float[Tensor, "batch shifted width"]) -> Float[Tensor, "batch sequence width"]:
-        """The original columns of what was computed in shifted ones."""
-        if self.index is None:
-            return x
-        index = torch.arange(self.latent.shape[1], device=x.device) + self.shift[:, None]
-        inside = index < x.shape[1]
-        return x.gather(1, index.clamp(max=x.shape[1] - 1)[..., None].expand(-1, -1, x.shape[2])) * inside[..., None]
-
-
-class _Writer:
-    """Thinks once, then writes one token after another: what `_sample` asks for the logits of the next."""
-
-    cache = None
-
-    def __init__(self, model: ContinuousThoughtForCausalLM, options: dict[str, Any]) -> None:
-        self.model, self.options = model, options
-        self.thought: Thought | None = None
-
-    def next(
-        self, input_ids: Int[Tensor, "batch sequence"], alive: Int[Tensor, "batch"]
-    ) -> tuple[Float[Tensor, "batch vocabulary"], Int[Tensor, "batch"]]:
-        """Logits of the next token, float32, and the thoughts each row had for it: none after the first token."""
-        if self.thought is None:
-            self.thought = self.model.close(self._think(input_ids))
-            steps = self.thought.step[:, -1]
-        else:
-            self.thought = self.model.begin(input_ids[:, -1:], after=self.thought)
-            steps = torch.zeros(len(input_ids), dtype=torch.long)
-        return self.model.head(self.thought.state)[:, -1].float(), steps
-
-    def _think(self, input_ids: Tensor) -> Thought:
-        model, options = self.model, self.options
-        thought = model.begin(input_ids, options.get("attention_mask"), options.get("initial_state"), options.get("generator"))
-        wanted = options.get("num_steps")
-        if wanted == 0 or (wanted is None and model.has_thoughts(input_ids)):
-            return thought
-        steps = dial(model, wanted)
-        if not isinstance(steps, int):
-            raise InputError(f"num_steps must be a number of thoughts, got {steps!r}")
-        halting, watch = options.get("halting"), options.get("watch")
-        if halting is None:
-            return think_for(model, thought, steps, watch)
-        return think_until(model, thought, halting, steps, min(options.get("min_steps") or 1, steps), watch=watch)
 
 
 def continuous_thought(base: PreTrainedModel, tokenizer: Any = None, **fields: Any) -> ContinuousThoughtForCausalLM:
@@ -411,34 +328,12 @@ def wrap(kind: type[Model], base: PreTrainedModel, tokenizer: Any, markers: dict
     """What `continuous_thought` does, for a class of models."""
     check_decoder(base)
     if tokenizer is not None:
-        known = tokenizer.get_vocab()
-        missing = [name for name in markers.values() if name not in known]
-        if missing:
-            raise InputError(f"the tokenizer has no token {', '.join(missing)}; add_markers(base, tokenizer) adds what is missing")
-        fields = {**{f"{role}_token_id": known[name] for role, name in markers.items()}, **fields}
+        fields = {**marker_ids(tokenizer, markers), **fields}
     config: Any = kind.config_class(base.config, dtype=next(base.parameters()).dtype, **fields)
     model = kind(config, base)
     model.feedback.to(base.get_input_embeddings().weight)
     model.generation_config = base.generation_config or model.generation_config
     return model.train(base.training)
-
-
-@torch.no_grad()
-def add_markers(base: Any, tokenizer: Any, like: str = "<<", markers: dict[str, str] = MARKERS) -> None:
-    """Add the markers to the tokenizer and to the decoder's matrices, their rows those of the token `like`, as COCONUT does.
-
-    Raises:
-        InputError: if the tokenizer does not know `like`.
-    """
-    known = tokenizer.get_vocab()
-    if like not in known:
-        raise InputError(f"the tokenizer has no token {like!r} for the markers to start from; choose another with like=")
-    new = [name for name in markers.values() if name not in known]
-    tokenizer.add_tokens(new)
-    if len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
-        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    for matrix in (base.get_input_embeddings().weight, base.get_output_embeddings().weight):
-        matrix[tokenizer.convert_tokens_to_ids(new)] = matrix[known[like]].clone()
 
 
 def _mask(attention_mask: Tensor | None, input_ids: Tensor) -> Bool[Tensor, "batch sequence"]:
@@ -464,5 +359,7 @@ def _cross_entropy(
         return F.cross_entropy(precise, labels)
     return F.cross_entropy(precise, labels, reduction="sum") / count
 
+
+__all__ = ["MARKERS", "ContinuousThoughtForCausalLM", "Trace", "add_markers", "continuous_thought", "wrap"]
 
 AutoModelForCausalLM.register(ContinuousThoughtConfig, ContinuousThoughtForCausalLM, exist_ok=True)

@@ -100,6 +100,16 @@ class LatentBlockForCausalLM(ContinuousThoughtForCausalLM):
         slots = self.get_input_embeddings().weight[self._latent].expand_as(thought.state)
         return thought.advance(self._refined(slots, thought.anchor["before"], hidden, thought.anchor["key"]))
 
+    def thoughts(self, thought: Thought, count: int) -> Float[Tensor, "batch thoughts width"]:
+        """The block after `count` iterations."""
+        for _ in range(count):
+            thought = self.think(thought)
+        return thought.state
+
+    def feed(self, thought: Thought, thoughts: Float[Tensor, "batch thoughts width"]) -> Thought:
+        """The Thought with that block in place of its own, of any size."""
+        return replace(thought, state=thoughts.to(thought.state), step=thought.step[:, :1].expand(-1, thoughts.shape[1]))
+
     def block(self, thought: Thought) -> Float[Tensor, "batch thoughts width"]:
         """Hidden states of the block's columns: what the head reads out of each thought (LOTUS supervises these)."""
         return self._pass(thought)[0]

@@ -6,12 +6,15 @@ recipes.train("chains", folder="runs/chains", updates=200)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
 from latentweaver.errors import InputError
 from latentweaver.recipes.chains import AnswersOnly, Chains, NoLoop, NoLoopDeep
+from latentweaver.recipes.methods import METHODS, MethodName
+from latentweaver.recipes.prontoqa import ProntoQA
+from latentweaver.recipes.prosqa import ProsQA
 from latentweaver.recipes.superposition import Superposition
 
 RECIPES: dict[str, type] = {
@@ -21,8 +24,13 @@ RECIPES: dict[str, type] = {
     "chains-no-loop-deep": NoLoopDeep,
     "superposition": Superposition,
 }
+for _kind in (ProsQA, ProntoQA):  # prosqa-coconut, prosqa-cot, ...: one recipe, its method set
+    for _method in METHODS:
+        _field = ("method", MethodName, _method)
+        _options = {"frozen": True, "namespace": {"__doc__": _kind.__doc__, "__module__": _kind.__module__}}
+        RECIPES[f"{_kind.name}-{_method}"] = make_dataclass(_kind.__name__, [_field], bases=(_kind,), **_options)
 
-__all__ = ["RECIPES", "AnswersOnly", "Chains", "NoLoop", "NoLoopDeep", "Superposition", "train"]
+__all__ = ["RECIPES", "AnswersOnly", "Chains", "NoLoop", "NoLoopDeep", "ProntoQA", "ProsQA", "Superposition", "train"]
 
 
 def train(

@@ -1,0 +1,242 @@
+"""What the recipes of problems in words share: one method or another, on the same problems, for as many updates.
+
+A recipe says where its problems come from (`training_items`, `test_items`); `method` says what becomes of their steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from latentweaver.errors import InputError
+from latentweaver.evaluate.answers import Said, answers
+from latentweaver.recipes.methods import METHODS, Lesson, MethodName
+from latentweaver.recipes.wording import answer_in, examples, word_tokenizer, words_of
+from latentweaver.training import ranks
+from latentweaver.training.curriculum import Markers, Staged
+from latentweaver.training.epochs import Epochs
+from latentweaver.training.loop import Settings, train
+
+MARKERS = ("<|latent|>", "<|start-latent|>", "<|end-latent|>")
+
+
+@dataclass(frozen=True)
+class Worded:
+    """Problems in words and one of `methods.METHODS`.
+
+    Attributes:
+        method: what becomes of the steps.
+        base: a pretrained decoder to begin with, by name or folder; None for one from nothing, a word a token.
+        width, layers, heads: the decoder's shape, from nothing.
+        epochs: passes over the training problems.
+        warm_epochs: epochs before the curriculum moves: COCONUT begins GSM8K from a model that has learned the steps in words.
+        epochs_per_stage: epochs before the next step goes.
+        max_latent_stage: the last stage with steps left.
+        thoughts_per_step: thoughts in place of each step.
+        iterations: how often "pccot" refines its block.
+        block: thoughts in place of each step in "lotus".
+        removed_per_epoch: tokens that "icot" removes with each epoch.
+        lead: tokens of each answer that only lead up to it, for "codi" and "pccot".
+        limit: tokens of an answer at most, steps in words among them.
+        evaluate_items: test problems of each look during training.
+        batch_size, lr, weight_decay, warmup, cooldown, clip, seed, precision, compile, workers, device, accumulate: see
+            `training.Settings`.
+    """
+
+    method: MethodName = "coconut"
+    base: str | None = None
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    epochs: int = 50
+    warm_epochs: int = 0
+    epochs_per_stage: int = 5
+    max_latent_stage: int = 6
+    thoughts_per_step: int = 1
+    iterations: int = 3
+    block: int = 7
+    removed_per_epoch: int = 8
+    lead: int = 1
+    limit: int = 128
+    batch_size: int = 128
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: int = 0
+    cooldown: float = 0.0
+    clip: float = 1.0
+    seed: int = 0
+    precision: Literal["bf16", "fp32"] = "fp32"
+    compile: bool = False
+    workers: int = 0
+    device: str | None = None
+    accumulate: int = 1
+    evaluate_items: int = 200
+    evaluate_every: int = 500
+    checkpoint_every: int = 500
+    log_every: int = 20
+
+    name = "worded"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"method must be one of {', '.join(METHODS)}; got {self.method!r}")
+        for field in (
+            "epochs",
+            "epochs_per_stage",
+            "max_latent_stage",
+            "thoughts_per_step",
+            "iterations",
+            "block",
+            "limit",
+            "evaluate_items",
+        ):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field} must be at least 1, got {getattr(self, field)}")
+        last = self.warm_epochs + self.epochs_per_stage * (self.max_latent_stage + 1)
+        if self.epochs <= last:
+            raise InputError(
+                f"the curriculum reaches its last stage after {last} epochs (warm_epochs + epochs_per_stage * (max_latent_stage + 1)), "
+                f"so epochs must be above that; got {self.epochs}"
+            )
+
+    # Where problems come from: the recipes of this kind say ----------------------------------------------------------
+
+    def training_items(self) -> list[Any]:
+        """The training problems."""
+        raise NotImplementedError
+
+    def test_items(self) -> list[Any]:
+        """The test problems."""
+        raise NotImplementedError
+
+    # What is made of them --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def items(self) -> list[Any]:
+        """The training problems, drawn or read once."""
+        return self.training_items()
+
+    @property
+    def updates(self) -> int:
+        """Updates in all."""
+        return self.epochs * (len(self.items) // self.batch_size) // self.accumulate
+
+    def words(self) -> set[str]:
+        """The words of the task, for a tokenizer of its own."""
+        return words_of(self.items)
+
+    @cached_property
+    def parts(self) -> tuple[Any, Any]:
+        """The decoder, from nothing or pretrained, and its tokenizer with the markers."""
+        import torch
+
+        torch.manual_seed(self.seed)
+        if self.base is not None:
+            from latentweaver.checkpoints.bases import load_decoder
+            from latentweaver.models.continuous_thought import add_markers
+
+            decoder, tokenizer = load_decoder(self.base)
+            add_markers(decoder, tokenizer)
+            return decoder, tokenizer
+        from transformers import AutoModelForCausalLM, LlamaConfig
+
+        tokenizer = word_tokenizer(self.words(), MARKERS)
+        shape = {"hidden_size": self.width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads}
+        ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        inner = {"intermediate_size": 8 * self.width // 3, "max_position_embeddings": 1024, "tie_word_embeddings": True}
+        return AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **shape, **inner, **ends)), tokenizer
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.parts[1]
+
+    @cached_property
+    def lesson(self) -> Lesson:
+        """How batches are made."""
+        tokenizer = self.tokenizer
+        markers = Markers(*tokenizer.convert_tokens_to_ids(list(MARKERS)))
+        staged = Staged(markers, self.thoughts_per_step, self.epochs_per_stage, self.max_latent_stage)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return Lesson(METHODS[self.method], staged, markers, self.warm_epochs, self.removed_per_epoch, self.lead, self.block, pad)
+
+    def model(self) -> Any:
+        """A fresh model."""
+        model = self.lesson.model(self.parts[0], self.iterations)
+        model.config.task = {"name": self.name, "method": self.method, "thoughts": self.lesson.thoughts, "limit": self.limit}
+        return model
+
+    def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
+        """Train, and save the model with its tokenizer in `folder`/model."""
+        folder, lesson, tokenizer, model = Path(folder), self.lesson, self.tokenizer, self.model()
+        stream = Epochs(examples(self.items, tokenizer), self.batch_size, lesson.batch, self.seed)
+        tests = self.test_items()[: self.evaluate_items]
+        settings = Settings(
+            updates=self.updates,
+            seed=self.seed,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            warmup=self.warmup,
+            cooldown=self.cooldown,
+            accumulate=self.accumulate,
+            precision=self.precision,
+            compile=self.compile,
+            workers=self.workers,
+            device=self.device,
+            evaluate_every=self.evaluate_every,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+        )
+        now = _Now()
+
+        def measure(model: Any) -> dict[str, float]:
+            epoch = now.update * self.accumulate // stream.per_epoch
+            prompts = [lesson.prompt(example, epoch) for example in examples(tests, tokenizer)]
+            right = graded(model, tokenizer, tests, prompts, self.limit)[0]
+            return {"accuracy": sum(right) / len(right)}
+
+        train(model, lesson.objective(), now, stream, settings, folder, resume, measure, report)
+        if ranks.rank() == 0:
+            model.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+        return folder / "model"
+
+
+class _Now:
+    """Thoughts are counted by the batch, not by the depth; this one remembers which update is being made."""
+
+    update = 0
+
+    def __call__(self, update: int) -> tuple[int, int]:
+        self.update = update
+        return (0, 1)
+
+
+def graded(
+    model: Any, tokenizer: Any, items: list[Any], prompts: list[list[int]], limit: int, **options: Any
+) -> tuple[list[bool], list[Said]]:
+    """Which problems are answered rightly from these prompts, and what was said."""
+    said = answers(model, prompts, tokenizer.eos_token_id, limit, model.config.latent_token_id, **options)
+    written = tokenizer.batch_decode([list(each.tokens) for each in said], skip_special_tokens=True)
+    wanted = tokenizer.batch_decode([example.answer for example in examples(items, tokenizer)], skip_special_tokens=True)
+    return [answer_in(text) == answer_in(right) for text, right in zip(written, wanted, strict=True)], said
+
+
+def prompts_for(model: Any, tokenizer: Any, items: list[Any]) -> list[list[int]]:
+    """The prompts a trained model answers: the question, and as many latent tokens as it learned with between its markers.
+
+    Raises:
+        InputError: if the model was not trained by a recipe of problems in words.
+    """
+    task = getattr(model.config, "task", None) or {}
+    if "thoughts" not in task:
+        raise InputError("this model was not trained by a recipe of problems in words (lw train prosqa-coconut and its siblings)")
+    config, asked = model.config, examples(items, tokenizer)
+    if config.start_token_id is None:
+        return [example.question for example in asked]
+    thinking = [config.start_token_id, *[config.latent_token_id] * task["thoughts"], config.end_token_id]
+    return [[*example.question, *thinking] for example in asked]

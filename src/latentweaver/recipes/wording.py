@@ -1,0 +1,73 @@
+"""Problems in words as tokens, the way COCONUT writes them: question, a step a line, "### " and the answer.
+
+From nothing, a word is a token: `word_tokenizer` makes a transformers tokenizer of the words of a task. A pretrained decoder
+brings its own tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from latentweaver.training.curriculum import Example
+
+MARK = "###"
+PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
+PIECES = r"###|\n|[.,:?!]"
+
+
+class Worded(Protocol):
+    """A problem in words: what the published files of COCONUT hold."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def steps(self) -> tuple[str, ...]: ...
+    @property
+    def answer(self) -> str: ...
+
+
+def texts(item: Worded) -> tuple[str, list[str], str]:
+    """Question, steps and answer as they are written."""
+    return item.question + "\n", [step + "\n" for step in item.steps], f"{MARK} {item.answer}"
+
+
+def word_tokenizer(words: Iterable[str], markers: Iterable[str]) -> Any:
+    """A transformers tokenizer with a token for each of the words, marks and markers."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = dict.fromkeys([PAD, UNKNOWN, END, MARK, "\n", ".", ",", ":", "?", "!", *sorted(set(words)), *markers])
+    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
+    split = [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(Regex(PIECES), "isolated")]
+    inner.pre_tokenizer = pre_tokenizers.Sequence(split)  # pyright: ignore[reportAttributeAccessIssue]
+    special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", extra_special_tokens=list(markers), **special)
+
+
+def words_of(items: Iterable[Worded]) -> set[str]:
+    """Every word of some problems."""
+    import re
+
+    found: set[str] = set()
+    for item in items:
+        question, steps, answer = texts(item)
+        found.update(re.findall(r"[^\s.,:?!#]+", " ".join([question, *steps, answer])))
+    return found
+
+
+def examples(items: list[Any], tokenizer: Any) -> list[Example]:
+    """Problems as tokens, the answer with the token that ends it."""
+    written = [texts(item) for item in items]
+    pieces = [text for question, steps, answer in written for text in (question, *steps, answer)]
+    ids = iter(tokenizer(pieces, add_special_tokens=False)["input_ids"])
+    found = []
+    for _, steps, _ in written:
+        question = next(ids)
+        found.append(Example(question, [next(ids) for _ in steps], [*next(ids), tokenizer.eos_token_id]))
+    return found
+
+
+def answer_in(text: str) -> str:
+    """The answer that a text gives: what is after its last "#", without commas."""
+    return " ".join(text.split("#")[-1].replace(",", "").split())
