@@ -70,6 +70,18 @@ class TestSettling:
         monkeypatch.setattr(labels, "ROUNDINGS", 0)
         assert label_path(rounding_cycle(), "bfloat16").name != "fixed_point"
 
+    @pytest.mark.parametrize("theta", [math.pi, 2 * math.pi / 3])
+    def test_roundings_that_a_slow_contraction_adds_up_are_not_motion(self, theta):  # [V6]
+        for seed in range(5):
+            path = tired_contraction(0.98, theta, seed)
+            one = label_path(path, "float32")
+            assert one.name == "fixed_point"
+
+    def test_without_that_rule_they_are(self, monkeypatch):  # [V6, mutation]
+        monkeypatch.setattr(labels, "AMPLIFIED", 0)
+        found = [label_path(tired_contraction(0.98, math.pi, seed), "float32").name for seed in range(5)]
+        assert "orbit" in found
+
     def test_the_last_state_is_no_fixed_point(self):  # [V10]
         for rng in draws(10, 3):
             assert label_path(planted.walk(T, rng)).name == "wander"
@@ -91,6 +103,21 @@ def rounding_cycle():
     for _ in range(T + 1):
         path.append(x.float().numpy())
         x = (target + turn @ (x.float() - target) + 0.4 * torch.randn(width).sign()).bfloat16()
+    return np.array(path)
+
+
+def tired_contraction(rho, theta, seed, width=64):
+    """A rotation that contracts slowly, in float32 and long after it has arrived: it circles on a few dozen roundings."""
+    rng = np.random.default_rng(seed)
+    core = 0.3 * np.eye(width)
+    core[:2, :2] = rho * np.array([[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]])
+    frame = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    turn, shift = (frame @ core @ frame.T).astype(np.float32), 3 * rng.normal(size=width).astype(np.float32)
+    x, path = rng.normal(size=width).astype(np.float32), []
+    for t in range(2000 + T + 1):
+        if t >= 2000:
+            path.append(x)
+        x = turn @ x + shift
     return np.array(path)
 
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 NAMES = ("fixed_point", "converging", "slider", "orbit", "quasi_orbit", "helix", "wander", "undetermined")
 ROTATIONS = ("orbit", "quasi_orbit", "helix")
+AMPLIFIED, TINY = 128, 1e-4
+"""A contraction by r adds roundings up to 1 / (1 - r) of them: motion of fewer than so many floors, and less than this part of the norm,
+is called rest, for want of a finer dtype that could tell."""
 SHORT = 48
 """Steps of the tail below which rotations are not named (96 steps in all)."""
 
@@ -52,7 +55,7 @@ class Label:
         period_error: standard error of 2 pi / theta.
         confidence: "high", or "low" if a threshold was close or the record short.
         candidate: what an undetermined path would be called if the record were long enough.
-        flags: "short", "not finite", "padding", "still", "unrolled", "growing": what is unusual about the record.
+        flags: "short", "not finite", "still", "growing", "near rounding": what is unusual about the record.
         evidence: the numbers; None where the states are not finite or too few.
         row, token: which path of the recording.
     """
@@ -171,6 +174,9 @@ def decide(d: Dynamics) -> Label:
         return Label(
             "fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d
         )
+    if 0 < d.floor and d.speed * d.norm <= AMPLIFIED * d.floor and d.speed < TINY:
+        why = f"steps of {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: what a slow contraction makes of roundings, or too small to tell"
+        return Label("fixed_point", (why,), confidence="low", flags=("near rounding",), evidence=d)
     return _settled(d) or _sliding(d) or _rotating(d) or _resting(d) or _unclear(d)
 
 
@@ -257,7 +263,7 @@ def _rotating(d: Dynamics) -> Label | None:
         name, period = "quasi_orbit", turn
         why = f"one turn in {turn:.4g} +- {error:.1g} steps; no period of up to 32 steps holds every line"
     reasons = (why, lines)
-    near = d.speed * d.norm < 16 * d.floor
+    near = d.speed * d.norm < 32 * d.floor
     if near:
         reasons = (*reasons, f"its steps are only {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: run it again in a finer dtype")
     if d.steps - d.steps // 2 < SHORT:
