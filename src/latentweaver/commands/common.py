@@ -53,8 +53,8 @@ def one_line_errors() -> Iterator[None]:
         if stop.code != 2:
             raise
         said = []
-        for line in (line.strip(" │") for line in drawn.getvalue().splitlines() if line[:1] == "│"):
-            if line.startswith("─") and said:
+        for line in (line[1:-1].strip() for line in drawn.getvalue().splitlines()[1:-1]):
+            if said and line and not line.strip("─-"):
                 break  # below the line is help
             said.append(line)
         raise InputError(f"{' '.join(filter(None, said))}; --help says what there is") from None
