@@ -174,7 +174,7 @@ def decide(d: Dynamics) -> Label:
         return Label(
             "fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d
         )
-    if 0 < d.floor and d.speed * d.norm <= AMPLIFIED * d.floor and d.speed < TINY:
+    if d.floor > 0 and d.speed * d.norm <= AMPLIFIED * d.floor and d.speed < TINY:
         why = f"steps of {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: what a slow contraction makes of roundings, or too small to tell"
         return Label("fixed_point", (why,), confidence="low", flags=("near rounding",), evidence=d)
     return _settled(d) or _sliding(d) or _rotating(d) or _resting(d) or _unclear(d)
