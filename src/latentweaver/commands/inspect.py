@@ -181,6 +181,7 @@ def _lines(found: Findings) -> list[str]:
     lines.append("steps until it settled, slowest first: " + ", ".join(times))
     if (said := found.said) is not None and found.tokens:
         flips = said.flips[-1]
+        answer = "NaN" if said.answers[-1] < 0 else repr(found.text(int(said.answers[-1])))
         best = said.top_logprobs[-1, -1, 0]
         changed = (
             "its readout is not finite"
@@ -190,7 +191,7 @@ def _lines(found: Findings) -> list[str]:
             else f"last changed after step {flips.last}"
         )
         probability = f" (probability {math.exp(best):.2g})" if flips is not None else ""
-        lines.append(f"after the last token it says {found.text(int(said.answers[-1]))!r}{probability}; {changed}")
+        lines.append(f"after the last token it says {answer}{probability}; {changed}")
     last = found.labels[-1] if found.labels else None
     if last is not None:
         lines.append(f"the last token: {last} ({last.confidence} confidence): {last.reasons[0]}")

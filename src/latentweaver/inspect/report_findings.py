@@ -33,7 +33,8 @@ from latentweaver.thought import Reasoner, Thought
 
 SETTLED = 0.03
 """A token has settled once every later step moves its state by less than this part of its norm: the rule of `--steps auto`."""
-GHOSTS = 40
+GHOSTS = 2000
+"""Random walks drawn for a report, shared out among its tokens: 20 to 100 for each."""
 COMPONENTS = 6
 
 
@@ -65,7 +66,7 @@ class Provenance:
 class Said:
     """What was read after each kept step; arrays `[tokens, kept]` or with the `k` likeliest behind. None where it was not read.
 
-    `answers` is what was said last. `rank` 0 is the likeliest. `kl_final` is KL(last readout || this one) and `pair_difference` the
+    `answers` is what was said last, -1 where that readout was not finite; what is said of the answer is NaN there. Rank 0 is the likeliest. `kl_final` is KL(last readout || this one) and `pair_difference` the
     difference of two log-probabilities, both in nats.
     """
 
@@ -74,10 +75,10 @@ class Said:
     answers: Int[ndarray, "tokens"]
     entropy: Float[ndarray, "tokens kept"] | None = None
     answer_logprob: Float[ndarray, "tokens kept"] | None = None
-    answer_rank: Int[ndarray, "tokens kept"] | None = None
+    answer_rank: Float[ndarray, "tokens kept"] | None = None
     kl_final: Float[ndarray, "tokens kept"] | None = None
     control: int | None = None
-    control_rank: Int[ndarray, "tokens kept"] | None = None
+    control_rank: Float[ndarray, "tokens kept"] | None = None
     pair: tuple[int, int] | None = None
     pair_difference: Float[ndarray, "tokens kept"] | None = None
     flips: tuple[Flips | None, ...] = ()
@@ -92,7 +93,7 @@ class Starts:
         states: `[starts, kept, tokens, width]`.
         independence: mean cosine between the end states of all pairs, this run among them, `[tokens]`; 1 when all agree.
         spread: root mean square distance between ends over that between first states, `[tokens]`; 0 when they meet.
-        same_answer: share of the runs that say the commonest answer, `[tokens]`.
+        same_answer: share of the runs that say the commonest answer, `[tokens]`; NaN if a readout is not finite.
         labels: of each start and token.
     """
 
@@ -118,7 +119,7 @@ class Findings:
         speed: |x_t - x_(t-1)| / |x_t|, `[tokens, kept]`, NaN at the first.
         distance: |x_t - x*| / |x*|, `[tokens, kept]`, to what `distance_to` says.
         settled: first step from which on every step moves the state by less than `SETTLED` of its norm; None if there is none.
-        labels, portraits: of each token; a string says why there is no portrait.
+        labels, portraits: of each token; a string says why there is no portrait. Each has `ghosts` random walks beside it.
         said, starts: what was read, and where other starts led; None if the model was not at hand.
         examined: tokens that were replayed, extended and kicked.
     """
@@ -136,6 +137,7 @@ class Findings:
     settled: tuple[int | None, ...]
     labels: tuple[Label, ...]
     portraits: tuple[Portrait | str, ...]
+    ghosts: int
     said: Said | None = None
     starts: Starts | None = None
     examined: dict[int, Examination] = field(default_factory=dict)
@@ -177,8 +179,11 @@ def gather(
         trajectory.save(trajectory_to)
     real = np.flatnonzero(trajectory.real[0])
     where = trajectory.positions[real].tolist()
-    found = from_trajectory(trajectory, text=text, generated=generated, name=name, seed=seed, command=command)
-    found = replace(found, provenance=replace(found.provenance, weights=weights_hash(model)))
+    found = from_trajectory(trajectory, text=text)
+    about = replace(found.provenance, model=name or trajectory.model, weights=weights_hash(model), seed=seed, command=command)
+    assert trajectory.final is not None, "record always keeps the last Thought"
+    own = trajectory.final.state.shape[1] - generated
+    found = replace(found, provenance=about, generated=tuple(bool(position >= own) for position in found.positions))
     if not where:
         return found
     reading = read_steps(
@@ -190,16 +195,7 @@ def gather(
     return replace(found, examined=_examine(found, model, inputs, mask, where, bench, seed) if steps >= 8 else {})
 
 
-def from_trajectory(
-    trajectory: Trajectory,
-    row: int = 0,
-    *,
-    text: Callable[[int], str] | None = None,
-    generated: int = 0,
-    name: str = "",
-    seed: int | None = None,
-    command: str = "",
-) -> Findings:
+def from_trajectory(trajectory: Trajectory, row: int = 0, *, text: Callable[[int], str] | None = None) -> Findings:
     """What a recording alone can tell.
 
     Raises:
@@ -220,23 +216,22 @@ def from_trajectory(
     if trajectory.top_ids is not None and trajectory.top_logprobs is not None and len(real):
         ids, logprobs = (_token_first(array[row, :kept][:, real]) for array in (trajectory.top_ids, trajectory.top_logprobs))
         entropy = None if trajectory.entropy is None else _token_first(trajectory.entropy[row, :kept][:, real])
-        said = Said(ids, logprobs, ids[:, -1, 0], entropy)
-    length = int(trajectory.positions.max(initial=-1)) + 1
+        said = Said(ids, logprobs, np.where(np.isnan(logprobs[:, -1, 0]), -1, ids[:, -1, 0]), entropy)
+    ghosts = min(100, max(20, GHOSTS // max(1, len(real))))
     return Findings(
         provenance=Provenance(
-            model=name or trajectory.model,
+            model=trajectory.model,
             weights="",
             dtype=trajectory.dtype,
             steps=int(steps[-1]) if len(steps) else 0,
             every=trajectory.every,
-            seed=seed,
-            command=command,
+            seed=None,
             versions=versions(),
         ),
         positions=positions,
         ids=None if trajectory.token_ids is None else tuple(trajectory.token_ids[row, real].tolist()),
         text=text or (lambda token: f"#{token}"),
-        generated=tuple(bool(position >= length - generated) for position in positions),
+        generated=(False,) * len(real),
         steps=steps,
         states=states,
         speed=speed,
@@ -244,7 +239,8 @@ def from_trajectory(
         distance_to="its own last state, which falls for every path, also for a random walk: no sign of convergence",
         settled=tuple(settled_at(speed[token], steps) for token in range(len(real))),
         labels=tuple(replace(label_path(path, trajectory.dtype), row=row, token=token) for token, path in enumerate(paths)),
-        portraits=tuple(_portrait(path) for path in paths),
+        portraits=tuple(_portrait(path, ghosts) for path in paths),
+        ghosts=ghosts,
         said=said,
     )
 
@@ -291,7 +287,7 @@ def _distance(states: ndarray, end: Float[ndarray, "tokens width"]) -> Float[nda
         return np.where(away == 0, away, away / np.linalg.norm(end, axis=-1)).T
 
 
-def _portrait(path: Float[ndarray, "kept width"]) -> Portrait | str:
+def _portrait(path: Float[ndarray, "kept width"], ghosts: int) -> Portrait | str:
     """A portrait of the path, or of as much of it as is finite."""
     finite = np.isfinite(path).all(-1)
     count = len(path) if finite.all() else int((~finite).argmax())
@@ -299,17 +295,31 @@ def _portrait(path: Float[ndarray, "kept width"]) -> Portrait | str:
         return f"{count} finite state{'s' * (count != 1)}: a portrait needs at least 4"
     if not np.ptp(path[:count], axis=0).any():
         return "the state never moved: there is no path to draw"
-    return draw_portrait(path[:count], COMPONENTS, GHOSTS)
+    return draw_portrait(path[:count], COMPONENTS, ghosts)
 
 
 def _said(reading: LensReading, control: int | None) -> Said:
-    got = {
-        name: None if (value := getattr(reading, name)) is None else _token_first(value[0])
-        for name in ("entropy", "answer_logprob", "answer_rank", "kl_final", "control_rank", "pair_difference")
-    }
     top_logprobs = _token_first(reading.top_logprobs[0])
-    flips = tuple(reading.flips(0, token) if np.isfinite(top_logprobs[token, :, 0]).all() else None for token in range(len(top_logprobs)))
-    return Said(_token_first(reading.top_ids[0]), top_logprobs, reading.answers[0], control=control, pair=reading.pair, flips=flips, **got)
+    silent = np.isnan(top_logprobs[..., 0])
+    mute = np.broadcast_to(silent[:, -1:], silent.shape)  # no last word, so nothing can be said of it
+
+    def read(array: ndarray | None, unless: ndarray = silent) -> ndarray | None:
+        return None if array is None else np.where(unless, np.nan, _token_first(array[0]))
+
+    return Said(
+        top_ids=_token_first(reading.top_ids[0]),
+        top_logprobs=top_logprobs,
+        answers=np.where(silent[:, -1], -1, reading.answers[0]),
+        entropy=read(reading.entropy),
+        answer_logprob=read(reading.answer_logprob, silent | mute),
+        answer_rank=read(reading.answer_rank, silent | mute),
+        kl_final=read(reading.kl_final, silent | mute),
+        control=control,
+        control_rank=read(reading.control_rank),
+        pair=reading.pair,
+        pair_difference=read(reading.pair_difference),
+        flips=tuple(None if silent[token].any() else reading.flips(0, token) for token in range(len(silent))),
+    )
 
 
 class _From:
@@ -319,8 +329,11 @@ class _From:
         self.model, self.seed = model, seed
         self.think, self.read = model.think, model.read
 
-    def begin(self, input_ids: Any, **options: Any) -> Thought:
-        thought = self.model.begin(input_ids, **options)
+    def begin(
+        self, input_ids: Any, attention_mask: Tensor | None = None, initial_state: Any = None, generator: torch.Generator | None = None
+    ) -> Thought:
+        options = {"attention_mask": attention_mask, "initial_state": initial_state, "generator": generator}
+        thought = self.model.begin(input_ids, **{name: value for name, value in options.items() if value is not None})
         own = thought.state
         noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(self.seed)).to(own)
         return replace(thought, state=own + noise * own.float().std().clamp(min=1e-3).to(own))
@@ -349,7 +362,7 @@ def _start_again(
         apart = [np.sqrt(np.mean([((x[i] - x[j]) ** 2).sum(-1) for i, j in pairs], 0)) for x in (firsts, ends)]
         spread = apart[1] / apart[0]
     answers = np.stack([_last_words(model, thought, where) for thought in (final, *(run.final for run in runs))])
-    same = np.array([np.unique(column, return_counts=True)[1].max() / len(column) for column in answers.T])
+    same = np.array([np.nan if (said < 0).any() else np.unique(said, return_counts=True)[1].max() / len(said) for said in answers.T])
     names = tuple(tuple(str(label_path(run[:, token], found.provenance.dtype)) for token in range(found.tokens)) for run in states)
     drawn = "another start" if kind == "noise" else "a start beside its own"
     return replace(
@@ -362,10 +375,12 @@ def _start_again(
 
 @torch.no_grad()
 def _last_words(model: Reasoner, thought: Thought | None, where: list[int]) -> Int[ndarray, "tokens"]:
+    """The likeliest token at each position, -1 where the readout is not finite."""
     assert thought is not None, "record always keeps the last Thought"
     logits = model.read(thought).logits
     shift = thought.state.shape[1] - logits.shape[1]  # a readout of the last positions only
-    return logits[0, [position - shift for position in where]].argmax(-1).cpu().numpy()
+    chosen = logits[0, [position - shift for position in where]]
+    return torch.where(chosen.isnan().any(-1), -1, chosen.argmax(-1)).cpu().numpy()
 
 
 def _examine(

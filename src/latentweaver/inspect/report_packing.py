@@ -1,16 +1,17 @@
 """Arrays into text that a page carries: as exact as fits.
 
-    blob, index = pack({"speed": Array(speed, "log")}, exact=False)
+    blob, index = pack({"speed": Array(speed, "log"), "tokens": [{"text": "What"}]}, exact=False)
 
 An array is stored as it is ("exact": float32 or whole numbers), or in 16 bits: 65,533 levels between the smallest and largest
 value of each token, evenly spaced or ("log") with even ratios; zero, NaN and infinity have codes of their own, so that NaN stays NaN and
-never becomes 0. The bytes of equal significance are put together (neighbours in time resemble one another) and everything is deflated and
+never becomes 0. What is no array goes along as JSON. The bytes of equal significance are put together (neighbours in time resemble one another) and everything is deflated and
 written in base64; the page undoes it with the browser's own DecompressionStream.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from numpy import ndarray
 
 ZERO, NAN, INFINITE = 0, 65535, 65534
 LEVELS = 65532
+Rounding = Literal["linear", "log", "whole"]
 
 
 @dataclass(frozen=True)
@@ -29,26 +31,34 @@ class Array:
 
     Attributes:
         values: its first axis is the token.
-        how: "linear" or "log" (values of at least 0) for what may be rounded; "whole" for whole numbers of at least 0, which may not.
+        how: "linear" or "log" (values of at least 0) for what may be rounded; "whole" for whole numbers of at least 0, or NaN,
+            which may not.
     """
 
     values: ndarray
-    how: Literal["linear", "log", "whole"] = "linear"
+    how: Rounding = "linear"
 
 
-def pack(arrays: dict[str, Array], exact: bool) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The arrays as base64 of deflated bytes, and where each of them lies: its kind, shape and offset.
+def pack(content: dict[str, Any], exact: bool) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Arrays, and plain data, as base64 of deflated bytes, and where each of them lies: its kind, shape and offset.
 
-    Kinds: "f4", "u1", "u2", "u4"; "linear" and "log" are u2 codes after a table of float32 lows and highs for each token.
+    Kinds: "f4"; "u1", "u2", "u4" (whole numbers plus one, 0 for NaN); "linear" and "log" are u2 codes after a table of float32 lows and highs for each token; "json" is text of that many bytes.
     """
     parts: list[bytes] = []
     index: dict[str, dict[str, Any]] = {}
     offset = 0
-    for name, array in arrays.items():
+    for name, array in content.items():
+        if not isinstance(array, Array):
+            parts.append(json.dumps(array, separators=(",", ":")).encode())
+            index[name] = {"kind": "json", "shape": [len(parts[-1])], "offset": offset}
+            offset += len(parts[-1])
+            continue
         values = np.asarray(array.values)
         if array.how == "whole":
-            number = np.dtype("<u1" if values.max(initial=0) < 2**8 else "<u2" if values.max(initial=0) < 2**16 else "<u4")
-            kind, data = number.str[1:], _shuffled(values.astype(number))
+            codes = np.where(np.isnan(values), 0, values + 1)  # 0 is NaN
+            most = codes.max(initial=0)
+            number = np.dtype("<u1" if most < 2**8 else "<u2" if most < 2**16 else "<u4")
+            kind, data = number.str[1:], _shuffled(codes.astype(number))
         elif exact:
             kind, data = "f4", _shuffled(values.astype("<f4"))
         else:
@@ -57,7 +67,7 @@ def pack(arrays: dict[str, Array], exact: bool) -> tuple[str, dict[str, dict[str
         index[name] = {"kind": kind, "shape": list(values.shape), "offset": offset}
         parts.append(data)
         offset += len(data)
-    return base64.b64encode(zlib.compress(b"".join(parts), 9)).decode(), index
+    return base64.b64encode(zlib.compress(b"".join(parts))).decode(), index
 
 
 def encode(values: ndarray, logarithmic: bool) -> tuple[Float[ndarray, "tokens"], Float[ndarray, "tokens"], ndarray]:

@@ -1,6 +1,6 @@
 """Findings into one HTML file, and into JSON: the same facts and the same arrays in both.
 
-The page is the files in `page/`, put together: style sheet and script inline, facts as JSON, arrays packed. Nothing is ever
+The page is the files in `page/`, put together: style sheet and script inline, facts as JSON, arrays and what is said of each token packed. Nothing is ever
 fetched, and the page forbids it to itself: its Content-Security-Policy allows no source at all beyond the script and style that
 are in it (by their hashes), so that nothing in a prompt could run or call home.
 
@@ -27,10 +27,12 @@ from latentweaver.inspect.interventions import Examination
 from latentweaver.inspect.labels import Label
 from latentweaver.inspect.lens import Flips
 from latentweaver.inspect.portrait import Portrait
-from latentweaver.inspect.report_findings import GHOSTS, SETTLED, Findings
-from latentweaver.inspect.report_packing import Array, pack
+from latentweaver.inspect.report_findings import SETTLED, Findings
+from latentweaver.inspect.report_packing import Array, Rounding, pack
 
 LIMIT = 1_500_000
+DIGITS = 7
+"""Of the single numbers among the facts: what a float32 holds."""
 SCRIPTS = (
     "data.js", "palette.js", "state.js", "draw.js", "export.js",
     "summary.js", "strip.js", "heatmap.js", "portrait.js", "decode.js", "card.js", "footer.js", "main.js",
@@ -71,20 +73,21 @@ def contents(found: Findings, fidelity: Fidelity) -> tuple[dict[str, Any], dict[
     """The facts (plain data) and the arrays (token first) of a report."""
     at = slice(None, None, fidelity.every)
     arrays = {"speed": Array(found.speed[:, at], "log"), "distance": Array(found.distance[:, at], "log")}
-    vocabulary: list[int] = []
+    vocabulary = np.zeros(0, np.int64)
     if (said := found.said) is not None:
         ids = said.top_ids[:, at, : fidelity.top]
         vocabulary, places = np.unique(ids, return_inverse=True)
         arrays["top"] = Array(places.reshape(ids.shape), "whole")
         arrays["top_logprobs"] = Array(said.top_logprobs[:, at, : fidelity.top])
-        for name, values, how in (
+        read: tuple[tuple[str, ndarray | None, Rounding], ...] = (
             ("entropy", said.entropy, "linear"),
             ("answer_probability", None if said.answer_logprob is None else np.exp(said.answer_logprob), "log"),
             ("answer_rank", said.answer_rank, "whole"),
             ("kl_final", None if said.kl_final is None else np.maximum(said.kl_final, 0), "log"),
             ("control_rank", said.control_rank, "whole"),
             ("pair_difference", said.pair_difference, "linear"),
-        ):
+        )
+        for name, values, how in read:
             if values is not None:
                 arrays[name] = Array(values[:, at], how)
     arrays |= _drawn(found, fidelity)
@@ -98,10 +101,10 @@ def contents(found: Findings, fidelity: Fidelity) -> tuple[dict[str, Any], dict[
         "starts": None if found.starts is None else {"kind": found.starts.kind, "count": len(found.starts.states)},
         "control": None if said is None or said.control is None else found.text(said.control),
         "pair": None if said is None or said.pair is None else [found.text(token) for token in said.pair],
-        "ghosts": GHOSTS,
+        "ghosts": found.ghosts,
         "not_shown": not_shown(found, fidelity),
     }
-    return plain(facts), arrays
+    return plain(facts, DIGITS), arrays
 
 
 def _drawn(found: Findings, fidelity: Fidelity) -> dict[str, Array]:
@@ -141,8 +144,10 @@ def _token(found: Findings, token: int) -> dict[str, Any]:
         "portrait": portrait if isinstance(portrait, str) else _portrait(portrait),
     }
     if (said := found.said) is not None:
-        fact["answer"] = {"id": int(said.answers[token]), "text": found.text(int(said.answers[token]))}
-        fact["flips"] = _flips(said.flips[token]) if said.flips and said.flips[token] is not None else None
+        answer = int(said.answers[token])
+        fact["answer"] = {"id": None, "text": "NaN"} if answer < 0 else {"id": answer, "text": found.text(answer)}
+        flips = said.flips[token] if said.flips else None
+        fact["flips"] = None if flips is None else _flips(flips)
     if (starts := found.starts) is not None:
         fact["starts"] = {
             "independence": starts.independence[token],
@@ -255,33 +260,35 @@ def html(found: Findings, title: str, limit: int = LIMIT) -> str:
 
 
 def as_json(found: Findings, title: str) -> str:
-    """Everything that the page shows, as JSON, nothing rounded; NaN and infinities are the strings "NaN", "Infinity", "-Infinity"."""
+    """Everything that the page shows, as JSON, arrays unrounded; NaN and infinities are the strings "NaN", "Infinity", "-Infinity"."""
     facts, arrays = contents(found, Fidelity(top=10**6, starts=10**6))
     return json.dumps({"title": title, **facts, "arrays": plain({name: array.values for name, array in arrays.items()})})
 
 
-def plain(value: Any) -> Any:
-    """Plain data that JSON can hold."""
+def plain(value: Any, digits: int = 17) -> Any:
+    """Plain data that JSON can hold, numbers with so many digits."""
     if isinstance(value, dict):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): plain(one, digits) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(one, digits) for one in value]
     if isinstance(value, ndarray):
-        return plain(value.tolist())
+        return plain(value.tolist(), digits)
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return plain(asdict(value), digits)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def _assembled(facts: dict[str, Any], arrays: dict[str, Array], exact: bool) -> str:
-    blob, index = pack(arrays, exact)
+    bulk = {name: facts[name] for name in ("tokens", "vocabulary")}
+    blob, index = pack({**arrays, **bulk}, exact)
+    facts = {name: value for name, value in facts.items() if name not in bulk}
     style, script = _part("report.css"), "\n".join(_scripts())
     # "<" never appears inside the JSON, so that no text from a prompt can end the element it stands in
-    data = json.dumps({**facts, "arrays": index, "exact": exact}, ensure_ascii=False).replace("<", "\\u003c")
+    data = json.dumps({**facts, "arrays": index, "exact": exact}).replace("<", "\\u003c")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data: blob:; base-uri 'none'; form-action 'none'"
     parts = {"POLICY": policy, "STYLE": style, "FACTS": data, "BLOB": blob, "SCRIPT": script}
     # in one pass: what is put in is not looked through for places again

@@ -92,7 +92,7 @@ def write(found: Findings, path: str | Path, title: str = "", json: str | Path |
         if place is not None and not Path(place).parent.is_dir():
             raise InputError(f"cannot write {place}: there is no folder {Path(place).parent}")
     if not title:
-        title = "".join(map(found.text, found.ids)) if found.ids else found.provenance.model
+        title = "".join(map(found.text, found.ids)) if found.ids else found.provenance.model or "a recording"
     Path(path).write_text(html(found, title, limit), encoding="utf-8")
     if json is not None:
         Path(json).write_text(as_json(found, title), encoding="utf-8")

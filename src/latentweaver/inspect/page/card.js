@@ -32,10 +32,10 @@ function drawCard() {
 
 function redrawCard() {
   const { label, settled, examined, starts } = tokens[chosen.token], kind = LABELS[label.name];
-  document.getElementById("card-body").replaceChildren(
+  document.getElementById("card-body").replaceChildren(...[
     html("p", { class: "verdict" }, labelGlyph(label.name, 26), html("b", { id: "label" }, label.text.replaceAll("_", " ")),
       html("span", { class: `confidence ${label.confidence}` }, `${label.confidence} confidence`), ...label.flags.map(flag => html("span", { class: "flag" }, flag))),
-    html("p", {}, `${kind.about}. `, settled === null ? `After ${steps.at(-1)} steps it still moves by more than ${percent(facts.settled_below)} of its norm a step.` : `Settled after ${settled} step${settled === 1 ? "" : "s"}: every later one moves it by less than ${percent(facts.settled_below)} of its norm.`),
+    html("p", {}, `${kind.about}. `, label.flags.includes("not finite") ? "" : settled === null ? `After ${many(steps.at(-1), "step")} it still moves by more than ${percent(facts.settled_below)} of its norm a step.` : `Settled after ${many(settled, "step")}: every later one moves it by less than ${percent(facts.settled_below)} of its norm.`),
     section("Why", html("ul", {}, label.reasons.map(reason => html("li", {}, reason)), label.candidate ? html("li", {}, `in a longer record it may be: ${label.candidate.replaceAll("_", " ")}`) : null,
       label.period ? html("li", {}, `period ${show(label.period)} ± ${show(label.period_error)} steps`) : null)),
     examined ? section("On the bench", html("ul", {}, html("li", {}, html("b", {}, `verdict: ${examined.verdict.replaceAll("_", " ")}`)),
@@ -43,10 +43,11 @@ function redrawCard() {
       html("li", {}, `${examined.extension.times} times as long: ${examined.extension.label.replaceAll("_", " ")}${examined.extension.holds ? "" : ", so the label is withdrawn"}`),
       html("li", {}, `kick of ${show(examined.kick.size)}: ${examined.kick.outcome}`))) : html("p", { class: "faint" }, "Labelled from the record alone; it was not put on the bench."),
     starts ? section(`${facts.starts.count} other starts`, html("ul", {}, html("li", {}, `path independence ${show(starts.independence)} (1: all end alike); ends ${show(starts.spread)} times as far apart as the starts`),
-      html("li", {}, `same answer in ${percent(starts.same_answer)} of the runs`), html("li", {}, `their labels: ${starts.labels.map(name => name.replaceAll("_", " ")).join(", ")}`))) : null,
-    label.recurrence ? section("Return after k steps", recurrenceChart(label.recurrence.map(number))) : null,
+      html("li", {}, sameAnswer(starts, "it says")), html("li", {}, `their labels: ${starts.labels.map(name => name.replaceAll("_", " ")).join(", ")}`))) : null,
+    label.recurrence?.some(value => Number.isFinite(number(value))) ? section("Return after k steps", recurrenceChart(label.recurrence.map(number))) : null,
     label.evidence ? html("details", { open: "" }, html("summary", {}, "Numbers"), html("table", {}, html("tbody", {}, EVIDENCE.filter(([name]) => name in label.evidence)
-      .map(([name, title, meaning]) => html("tr", { title: meaning }, html("th", { scope: "row" }, title), html("td", { "data-number": name }, show(label.evidence[name])), html("td", { class: "meaning" }, meaning)))))) : null);
+      .map(([name, title, meaning]) => html("tr", { title: meaning }, html("th", { scope: "row" }, title), html("td", { "data-number": name }, show(label.evidence[name])), html("td", { class: "meaning" }, meaning)))))) : null,
+  ].filter(Boolean));
 }
 
 function section(title, ...content) {

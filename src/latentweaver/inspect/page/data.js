@@ -17,7 +17,11 @@ async function unpackArrays() {
   const packed = Uint8Array.from(atob(document.getElementById("blob").textContent), letter => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  for (const [name, place] of Object.entries(facts.arrays)) arrays[name] = unpackOne(bytes, place);
+  for (const [name, place] of Object.entries(facts.arrays)) {
+    if (place.kind === "json") facts[name] = JSON.parse(new TextDecoder().decode(bytes.subarray(place.offset, place.offset + place.shape[0])));
+    else arrays[name] = unpackOne(bytes, place);
+  }
+  tokens = facts.tokens;
 }
 
 function unpackOne(bytes, { kind, shape, offset }) {
@@ -27,6 +31,7 @@ function unpackOne(bytes, { kind, shape, offset }) {
   const raw = unshuffled(bytes, offset + (coded ? 8 * shape[0] : 0), count, BYTES[kind]);
   let values = coded ? new Uint16Array(raw) : new VIEWS[kind](raw);
   if (coded) values = decoded(values, ranges, count / (shape[0] || 1), kind === "log");
+  else if (kind !== "f4") values = Float64Array.from(values, code => code === 0 ? NaN : code - 1);
   const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
   return { shape, values, at: (...place) => values[place.reduce((sum, index, axis) => sum + index * strides[axis], 0)] };
 }
@@ -50,7 +55,8 @@ function decoded(codes, ranges, perToken, logarithmic) {
   return out;
 }
 
-const tokens = facts.tokens, steps = facts.steps;
+const steps = facts.steps;
+let tokens = []; // unpacked with the arrays
 
 /** What a heat map can show: the arrays that are there, with their names in words. */
 const METRICS = [
@@ -63,6 +69,23 @@ const METRICS = [
   { name: "control_rank", title: "rank of the control token", rank: true, note: `rank of ${JSON.stringify(facts.control)}, which has nothing to do with the answer` },
   { name: "pair_difference", title: "log-probability difference", note: facts.pair ? `log p(${JSON.stringify(facts.pair[0])}) - log p(${JSON.stringify(facts.pair[1])}), nats` : "" },
 ].filter(metric => metric.name in facts.arrays);
+
+/** The vocabulary place of the likeliest token, -1 where the readout is not finite. */
+function likeliest(token, index) {
+  return Number.isNaN(arrays.top_logprobs.at(token, index, 0)) ? -1 : arrays.top.at(token, index, 0);
+}
+
+/** After which kept steps the likeliest token was another than before; null where that was not read or is not finite. */
+function flipsOf(token) {
+  const ids = arrays.top ? steps.map((_, index) => likeliest(token, index)) : [-1];
+  return ids.includes(-1) ? null : steps.map((_, index) => index).filter(index => index && ids[index] !== ids[index - 1]);
+}
+
+/** The step after which the answer last changed, 0 if it never did; null where that cannot be told. */
+function lastFlip(token) {
+  const flips = flipsOf(token);
+  return flips && (flips.length ? steps[flips.at(-1)] : 0);
+}
 
 /** The likeliest tokens of one place, best first: {id, text, logprob}. */
 function said(token, index) {

@@ -1,7 +1,7 @@
 // What the model would have said after each step about the chosen token's successor: runs of the likeliest token, the probability and
 // rank of its final answer, and the likeliest few at the chosen step.
 
-const LANE = { left: 118, right: 12, ribbon: 26, probability: 84, rank: 84, gap: 18 };
+const LANE = { left: 118, right: 12, ribbon: 26, probability: 84, rank: 84, gap: 24 };
 
 function drawDecode() {
   const body = document.getElementById("decode-body");
@@ -33,26 +33,21 @@ function redrawDecode() {
     line("answer_probability", linear([0, 1], [y + LANE.probability, y]), "answer"));
   if (arrays.answer_rank) {
     y += LANE.probability + LANE.gap;
-    const high = Math.max(9, ...steps.flatMap((_, index) => ["answer_rank", "control_rank"].filter(name => name in arrays).map(name => arrays[name].at(token, index))));
+    const high = Math.max(9, ...steps.flatMap((_, index) => ["answer_rank", "control_rank"].filter(name => name in arrays).map(name => arrays[name].at(token, index) || 0)));
     const bent = linear([0, Math.log1p(high)], [y, y + LANE.rank]), scale = rank => bent(Math.log1p(rank));
     parts.push(frame(y, LANE.rank, width, [0, ...[9, 99, 999, 9999, 99999].filter(rank => rank <= high)], scale, "rank"), line("control_rank", scale, "control"), line("answer_rank", scale, "answer"));
     y += LANE.rank;
   } else y += LANE.probability;
   const flips = flipsOf(token);
-  parts.push(flips.map(index => svg("path", { d: `M${LANE.left + index * column} 2v${y}`, class: "flip" })),
+  parts.push((flips ?? []).map(index => svg("path", { d: `M${LANE.left + index * column} 2v${y}`, class: "flip" })),
     svg("rect", { x: LANE.left + chosen.at * column, y: 4, width: column, height: y, class: "cell" }), xAxis(y, x, column));
   body.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${y + 26}`, width, height: y + 26, class: "chart", id: "decode-svg", role: "img", "aria-label": "Likeliest token after each step, with probability and rank of the final answer" }, ...parts));
   drawTop();
   drawDecodeNote(flips);
 }
 
-/** After which kept steps the likeliest token was another than before. */
-function flipsOf(token) {
-  return steps.map((_, index) => index).filter(index => index && arrays.top.at(token, index, 0) !== arrays.top.at(token, index - 1, 0));
-}
-
 function ribbon(token, y, column) {
-  const out = [], ids = steps.map((_, index) => arrays.top.at(token, index, 0)), order = [...new Set(ids)];
+  const out = [], ids = steps.map((_, index) => likeliest(token, index)), order = [...new Set(ids)];
   for (let index = 0; index < steps.length; index++) {
     const from = index;
     while (index + 1 < steps.length && ids[index + 1] === ids[from]) index++;
@@ -87,9 +82,9 @@ function drawTop() {
 function drawDecodeNote(flips) {
   const token = tokens[chosen.token], next = tokens[chosen.token + 1], follows = next && next.position === token.position + 1 ? next : null;
   const place = document.getElementById("decode-note"), key = kind => html("span", { class: `key ${kind}` });
-  const changes = !token.flips && facts.arrays.answer_rank ? "Its readout is not finite, so changes of its answer cannot be told. "
-    : flips.length ? `Its answer changed ${flips.length} time${flips.length === 1 ? "" : "s"}, the last time after step ${steps[flips.at(-1)]}. ` : "Its answer never changed. ";
-  place.replaceChildren(`In the end it says ${quoted(token.answer.text)}. `, changes, follows ? `The input goes on with ${quoted(follows.text)}. ` : "",
+  const changes = !flips ? "Its readout is not finite, so changes of its answer cannot be told. "
+    : flips.length ? `Its answer changed ${many(flips.length, "time")}, the last time after step ${steps[flips.at(-1)]}. ` : "Its answer never changed. ";
+  place.replaceChildren(token.answer.id === null ? "In the end its readout is NaN. " : `In the end it says ${quoted(token.answer.text)}. `, changes, follows ? `The input goes on with ${quoted(follows.text)}. ` : "",
     key("best"), "the likeliest token ", ...("answer_probability" in arrays ? [key("answer"), "its final answer "] : []),
     ...(facts.control !== null ? [key("control"), `${quoted(facts.control)}, the control `] : []), key("flip"), "the answer changes");
 }

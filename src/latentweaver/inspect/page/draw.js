@@ -34,7 +34,13 @@ function show(value) {
 }
 
 function percent(value) {
-  return Number.isFinite(number(value)) ? `${show(100 * number(value))} %` : show(value);
+  value = 100 * number(value);
+  if (!Number.isFinite(value)) return show(value);
+  return value > 0 && value < 0.01 ? "< 0.01 %" : `${show(value)} %`;
+}
+
+function many(count, what) {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 /** A token to be read: line ends and blanks made visible. */

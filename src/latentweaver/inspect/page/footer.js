@@ -2,7 +2,7 @@
 
 function drawFooter() {
   const { model, weights, dtype, steps: thought, every, seed, command, versions } = facts.provenance;
-  const lines = [["model", model], ["weights", weights ? `SHA-256 ${weights}…` : "none, or not at hand"], ["dtype", dtype], ["steps", every > 1 ? `${thought}, every ${every}th kept` : thought], ["seed", seed ?? "unknown"],
+  const lines = [["model", model || "unknown"], ["weights", weights ? `SHA-256 ${weights}…` : "none, or not at hand"], ["dtype", dtype], ["steps", every > 1 ? `${thought}, every ${every}th kept` : thought], ["seed", seed ?? "unknown"],
     ...Object.entries(versions), ...(command ? [["command", command]] : [])];
   document.getElementById("footer-body").append(
     html("dl", {}, lines.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", { "data-fact": name }, String(value))))),

@@ -17,7 +17,7 @@ function drawHeatmap() {
   }
   onChoice(changed => {
     if (changed.has("metric") || changed.has("words")) rebuild();
-    else markCell(true);
+    else markCell();
   });
   scroll.addEventListener("scroll", () => { keepInSight(); drawWords(); });
   scroll.addEventListener("click", event => { const cell = cellAt(event); if (cell) choose(cell); });
@@ -41,13 +41,14 @@ function heatScale(metric) {
     const bent = bend(value);
     if (Number.isFinite(bent)) { low = Math.min(low, bent); high = Math.max(high, bent); }
   }
-  if (!(high >= low)) [low, high] = [0, 1];
+  if (!(high >= low)) return { place: value => value === 0 ? 0 : NaN, low: 0, high: 0, zeros: false };
+  if (log && high - low < 1e-3) high = low; // alike but for rounding: no contrast
   if (metric === "answer_probability") [low, high] = [0, 1];
   const place = value => {
     const bent = bend(value);
     return Number.isNaN(bent) ? NaN : bent === -Infinity ? 0 : high > low ? Math.min(1, (bent - low) / (high - low)) : 0.5;
   };
-  return { place, low: unbend(low), high: unbend(high), at: part => unbend(low + part * (high - low)) };
+  return { place, low: unbend(low), high: unbend(high), zeros: Boolean(log) && arrays[metric].values.includes(0) };
 }
 
 function rebuild() {
@@ -67,7 +68,7 @@ function rebuild() {
   heat = { drawn, cell, width, height, scale, metric, client, view: [0, 0], words: svg("g", { class: "words" }), cross: svg("g", { class: "cross" }), side: heatSide(cell, height), head: heatHead(cell, width, scale, metric) };
   drawn.append(heat.words, heat.cross, heat.side, heat.head);
   scroll.replaceChildren(drawn);
-  markCell(false);
+  markCell();
   keepInSight();
   drawWords();
 }
@@ -108,7 +109,7 @@ function heatHead(cell, width, scale, metric) {
   const bar = Array.from({ length: 60 }, (_, i) => svg("rect", { x: HEAT.left + i * 2, y: 5, width: 2.2, height: 9, fill: colour(i / 59) }));
   const broken = arrays[metric.name].values.some((value, i) => Number.isNaN(value) && !(metric.name === "speed" && i % steps.length === 0));
   return svg("g", { class: "head" }, svg("rect", { x: 0, y: 0, width, height: HEAT.top - 2, class: "paper" }),
-    svg("text", { x: HEAT.left - 8, y: 13, class: "legend-low" }, show(scale.low)), bar,
+    svg("text", { x: HEAT.left - 8, y: 13, class: "legend-low" }, `${scale.zeros ? "0, " : ""}${show(scale.low)}`), bar,
     svg("text", { x: HEAT.left + 126, y: 13, class: "legend-high" }, `${show(scale.high)}   ${metric.title}`),
     broken ? svg("g", {}, svg("rect", { x: width - 66, y: 4, width: 16, height: 11, fill: "url(#hatch)" }), svg("text", { x: width - 46, y: 13, class: "legend-high" }, "NaN")) : null,
     svg("text", { x: HEAT.left - 8, y: HEAT.top - 9, class: "legend-low" }, "step"),
@@ -124,7 +125,8 @@ function keepInSight(left, top) {
   heat.head.setAttribute("transform", `translate(0 ${top})`);
 }
 
-function markCell(follow) {
+/** Mark the chosen cell and scroll to it. */
+function markCell() {
   const { cell, cross, side } = heat, x = HEAT.left + chosen.at * cell.width, y = HEAT.top + chosen.token * cell.height;
   cross.replaceChildren(
     svg("rect", { x: HEAT.left, y, width: cell.width * steps.length, height: cell.height, class: "band" }),
@@ -132,7 +134,6 @@ function markCell(follow) {
     svg("rect", { x, y, width: cell.width, height: cell.height, class: "cell" }));
   for (const name of side.querySelectorAll(".token-name")) name.classList.toggle("now", Number(name.dataset.row) === chosen.token);
   const scroll = document.getElementById("heatmap-scroll");
-  if (!follow) return;
   if (y < scroll.scrollTop + HEAT.top) scroll.scrollTop = y - HEAT.top;
   else if (y + cell.height > scroll.scrollTop + scroll.clientHeight) scroll.scrollTop = y + cell.height - scroll.clientHeight + 4;
   if (x < scroll.scrollLeft + HEAT.left) scroll.scrollLeft = x - HEAT.left;

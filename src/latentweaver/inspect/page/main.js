@@ -57,7 +57,7 @@ const KEYS = {
   m: () => choose({ metric: next(METRICS.map(metric => metric.name), chosen.metric) }),
   w: () => choose({ words: Boolean(arrays.top) && !chosen.words }),
   p: () => choose({ plane: (chosen.plane + 1) % Math.max(1, Math.floor(arrays.points.shape[2] / 2)) }),
-  f: () => { const last = arrays.top ? flipsOf(chosen.token).at(-1) : undefined; if (last !== undefined) choose({ at: last }); },
+  f: () => { const last = flipsOf(chosen.token)?.at(-1); if (last !== undefined) choose({ at: last }); },
   "?": () => document.getElementById("help").showModal(),
 };
 
@@ -74,7 +74,7 @@ async function start() {
   document.title = `${visible(facts.title)} – latentweaver`;
   document.getElementById("title").textContent = visible(facts.title);
   const { model, dtype } = facts.provenance;
-  document.getElementById("subtitle").textContent = `${model}, ${tokens.length} token${tokens.length === 1 ? "" : "s"} over ${facts.provenance.steps} step${facts.provenance.steps === 1 ? "" : "s"}, ${dtype}`;
+  document.getElementById("subtitle").textContent = [model, `${many(tokens.length, "token")} over ${many(facts.provenance.steps, "step")}`, dtype].filter(Boolean).join(", ");
   await unpackArrays();
   document.getElementById("panels").hidden = false;
   Object.assign(chosen, { token: tokens.length - 1, at: steps.length - 1 }, choiceFromAddress());

@@ -25,6 +25,12 @@ function drawPortrait() {
   chosen.strobe = period(chosen.token);
   strobe.value = chosen.strobe;
   redrawPortrait();
+  let stacked = null;
+  new ResizeObserver(() => {
+    const narrow = document.getElementById("portrait-body").clientWidth < 480;
+    if (stacked !== null && narrow !== stacked) redrawPortrait();
+    stacked = narrow;
+  }).observe(document.getElementById("portrait-body"));
   exporting("portrait", portraitTable, () => document.querySelector("#portrait-body svg"));
 }
 
@@ -41,13 +47,15 @@ function redrawPortrait() {
     note.textContent = "";
     return;
   }
-  const own = path("points"), ghost = path("ghost"), width = 2 * FRAME.size + FRAME.left + FRAME.gap + 14, height = FRAME.top + FRAME.size + FRAME.bottom;
+  const own = path("points"), ghost = path("ghost"), { size, left, top, gap, bottom } = FRAME;
+  const stacked = body.clientWidth < 480; // on a narrow screen the walk comes below
+  const width = stacked ? size + left + 14 : 2 * size + left + gap + 14, height = (top + size + bottom) * (stacked ? 2 : 1);
   const starts = chosen.others && arrays.others && 2 * chosen.plane + 1 < arrays.others.shape[3] ? Array.from({ length: arrays.others.shape[1] }, (_, other) => path("others", other)) : [];
   const floor = label.evidence ? label.evidence.floor : 0;
   const share = (of, i) => percent(of[2 * chosen.plane + i]), axes = ["x", "y"];
   body.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", id: "portrait-svg", role: "img", "aria-label": `Path of ${visible(tokens[chosen.token].text)} in two principal components, and a random walk` },
-    scatter(FRAME.left, own, starts, floor, axes.map((_, i) => `component ${2 * chosen.plane + i + 1}: ${share(portrait.explained, i)} of the variance`), "own"),
-    scatter(FRAME.left + FRAME.size + FRAME.gap, ghost, [], 0, axes.map((_, i) => `${share(portrait.ghost_explained[1], i)}  (${share(portrait.ghost_explained[0], i)} to ${share(portrait.ghost_explained[2], i)} of ${facts.ghosts})`), "ghost")));
+    scatter([left, top], own, starts, floor, axes.map((_, i) => `component ${2 * chosen.plane + i + 1}: ${share(portrait.explained, i)} of the variance`), "own"),
+    scatter(stacked ? [left, 2 * top + size + bottom] : [left + size + gap, top], ghost, [], 0, axes.map((_, i) => `walk's: ${share(portrait.ghost_explained[1], i)}, of ${facts.ghosts} walks ${share(portrait.ghost_explained[0], i)} to ${share(portrait.ghost_explained[2], i)}`), "ghost")));
   const turns = portrait.turns[chosen.plane], walks = portrait.ghost_turns.map(one => one[chosen.plane]);
   note.replaceChildren(html("b", { class: portrait.like_a_walk ? "warn" : "" }, portrait.caption), `. In this plane it winds ${show(turns)} times round its mean, a random walk ${show(walks[0])} to ${show(walks[2])} times. Left the path, right a random walk with the same step lengths. Square: start; cross: end`,
     starts.length ? "; dashed: other starts" : "", floor > 0 ? `; grey disc: one rounding, ${show(floor)}.` : ".");
@@ -58,8 +66,8 @@ function path(name, ...place) {
   return steps.map((_, index) => [0, 1].map(i => 2 * chosen.plane + i < array.shape.at(-1) ? array.at(chosen.token, ...place, index, 2 * chosen.plane + i) : 0));
 }
 
-function scatter(left, points, starts, floor, titles, name) {
-  const { size, top } = FRAME, from = chosen.part === "tail" ? Math.floor((steps.length - 1) / 2) : 0;
+function scatter([left, top], points, starts, floor, titles, name) {
+  const { size } = FRAME, from = Math.floor((steps.length - 1) / { all: Infinity, later: 16, tail: 2 }[chosen.part]);
   const seen = points.slice(from).filter(point => point.every(Number.isFinite));
   const middle = [0, 1].map(i => (Math.min(...seen.map(p => p[i])) + Math.max(...seen.map(p => p[i]))) / 2);
   const reach = 0.54 * Math.max(...[0, 1].map(i => Math.max(...seen.map(p => p[i])) - Math.min(...seen.map(p => p[i])))) || 1;
@@ -90,7 +98,7 @@ function scatter(left, points, starts, floor, titles, name) {
       segments, dots,
       svg("rect", { x: start[0] - 4, y: start[1] - 4, width: 8, height: 8, class: "start" }),
       svg("path", { d: `M${end[0] - 5} ${end[1] - 5}l10 10m0-10l-10 10`, class: "end" }),
-      now.every(Number.isFinite) ? svg("circle", { cx: now[0], cy: now[1], r: 7, class: "now" }) : null),
+      now.every(Number.isFinite) ? svg("circle", { cx: now[0], cy: now[1], r: 7, class: "here" }) : null),
     svg("text", { x: left + size / 2, y: top + size + 34, class: "axis-title", id: `${name}-x` }, titles[0]),
     svg("text", { transform: `translate(${left - 38} ${top + size / 2}) rotate(-90)`, class: "axis-title", id: `${name}-y` }, titles[1]),
     svg("text", { x: left + 8, y: top + 18, class: "corner" }, name === "own" ? short(visible(tokens[chosen.token].text), 24) : "random walk"));

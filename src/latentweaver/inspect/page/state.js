@@ -9,20 +9,25 @@ function onChoice(listen) {
 }
 
 function choose(change) {
-  if ("token" in change) change.token = Math.min(Math.max(change.token, 0), tokens.length - 1);
-  if ("at" in change) change.at = Math.min(Math.max(change.at, 0), steps.length - 1);
+  change = inRange(change);
   const changed = new Set(Object.keys(change).filter(name => chosen[name] !== change[name]));
   if (!changed.size) return;
   Object.assign(chosen, change);
   for (const listen of listeners) listen(changed);
 }
 
+/** Token and step within what was recorded. */
+function inRange(change) {
+  const within = (value, count) => Math.max(0, Math.min(Math.round(value) || 0, count - 1));
+  return { ...change, ...("token" in change && { token: within(change.token, tokens.length) }), ...("at" in change && { at: within(change.at, steps.length) }) };
+}
+
 // The choice can be in the address, as in report.html#token=4&step=17
 function choiceFromAddress() {
   const wanted = new URLSearchParams(location.hash.slice(1));
   const change = {};
-  if (wanted.has("token")) change.token = Number(wanted.get("token")) || 0;
-  if (wanted.has("step")) change.at = Math.max(0, steps.findIndex(step => step >= Number(wanted.get("step"))));
+  if (wanted.has("token")) change.token = Number(wanted.get("token"));
+  if (wanted.has("step")) change.at = steps.filter(step => step < Number(wanted.get("step"))).length;
   if (METRICS.some(metric => metric.name === wanted.get("metric"))) change.metric = wanted.get("metric");
-  return change;
+  return inRange(change);
 }

@@ -2,7 +2,7 @@
 
 const TINTS = {
   settled: { title: "steps until it settled", value: token => tokens[token].settled, none: "never within the run" },
-  flip: { title: "step of its last change of answer", value: token => tokens[token].flips ? tokens[token].flips.last ?? 0 : null, none: "not read" },
+  flip: { title: "step of its last change of answer", value: lastFlip, none: "cannot be told" },
   label: { title: "label", value: () => null, none: "" },
 };
 
@@ -35,21 +35,28 @@ function drawStrip() {
 }
 
 function paint(chip, i) {
-  const value = TINTS[chosen.tint].value(i), text = chip.querySelector(".text");
-  const place = value === null ? null : value / Math.max(1, steps.at(-1));
+  const value = TINTS[chosen.tint].value(i), text = chip.querySelector(".text"), [low, high] = tintRange();
+  const place = value === null ? null : high > low ? (value - low) / (high - low) : 0;
   text.classList.toggle("none", chosen.tint !== "label" && value === null);
   text.style.background = place === null ? "" : colour(place);
   text.style.color = place === null ? "" : ink(place);
 }
 
+/** The fewest and the most steps that a token has: the ends of the scale. */
+function tintRange() {
+  const values = tokens.map((_, i) => TINTS[chosen.tint].value(i)).filter(value => value !== null);
+  return values.length ? [Math.min(...values), Math.max(...values)] : [0, 0];
+}
+
 function drawStripLegend() {
   const names = Object.keys(LABELS).filter(name => tokens.some(token => token.label.name === name));
   const shapes = names.map(name => html("span", { title: LABELS[name].about }, labelGlyph(name, 13), ` ${LABELS[name].title}`));
+  const some = tokens.some((_, i) => TINTS[chosen.tint].value(i) !== null);
   const scale = chosen.tint === "label" ? [] : [
-    html("span", { class: "scale" }, "0 ", html("span", { class: "gradient" }), ` ${steps.at(-1) ?? 0} steps`),
+    some && html("span", { class: "scale" }, `${tintRange()[0]} `, html("span", { class: "gradient" }), ` ${tintRange()[1]} steps`),
     ...(tokens.some((_, i) => TINTS[chosen.tint].value(i) === null) ? [html("span", {}, html("span", { class: "text none" }, " x "), ` ${TINTS[chosen.tint].none}`)] : [])];
   const written = tokens.some(token => token.generated) ? [html("span", { class: "generated" }, html("span", { class: "text" }, "underlined"), " written by the model")] : [];
-  document.getElementById("strip-legend").replaceChildren(...scale, ...shapes, ...written);
+  document.getElementById("strip-legend").replaceChildren(...scale.filter(Boolean), ...shapes, ...written);
 }
 
 function describe(i) {
@@ -61,7 +68,7 @@ function stripTable() {
   return {
     columns: ["token", "position", "id", "text", "generated", "label", "confidence", "period", "settled", "answer", "last_flip", "path_independence", "same_answer"],
     rows: tokens.map((token, i) => [i, token.position, token.id, token.text, token.generated, token.label.text, token.label.confidence, number(token.label.period),
-      token.settled, token.answer?.text ?? null, token.flips?.last ?? null, number(token.starts?.independence) ?? null, number(token.starts?.same_answer) ?? null]),
+      token.settled, token.answer?.text ?? null, lastFlip(i), number(token.starts?.independence) ?? null, number(token.starts?.same_answer) ?? null]),
   };
 }
 

@@ -9,7 +9,7 @@ function drawSummary() {
   place.append(
     answer("Which tokens took long?", slowest()),
     answer("How did they move?", kinds()),
-    ...(arrays.top ? [answer("What would it have said?", lastWord()), answer("When did its answer last change?", lastFlip())] : []),
+    ...(arrays.top ? [answer("What would it have said?", lastWord()), answer("When did its answer last change?", lastChange())] : []),
     answer("How sure is this?", sureness()),
   );
   exporting("summary", stripTable);
@@ -30,7 +30,7 @@ function listed(chips) {
 
 function slowest() {
   const last = steps.at(-1), below = percent(facts.settled_below);
-  const never = tokens.map((_, i) => i).filter(i => tokens[i].settled === null);
+  const never = tokens.map((_, i) => i).filter(i => tokens[i].settled === null && !tokens[i].label.flags.includes("not finite"));
   const done = tokens.map((_, i) => i).filter(i => tokens[i].settled !== null).sort((a, b) => tokens[b].settled - tokens[a].settled);
   const lines = [];
   if (never.length) lines.push([`Still moving by more than ${below} a step after ${last}: `, ...listed(never.slice(0, 8).map(mention)), never.length > 8 ? ` and ${never.length - 8} more` : ""]);
@@ -38,6 +38,7 @@ function slowest() {
     const slow = done.slice(0, 5);
     lines.push(["Slowest to settle: ", ...slow.flatMap((i, n) => [n ? ", " : "", mention(i), ` ${tokens[i].settled}`]), ` steps; the median token took ${show(tokens[done[Math.floor(done.length / 2)]].settled)}.`]);
   }
+  if (!lines.length) lines.push("It cannot be told: their states are not finite.");
   return lines;
 }
 
@@ -55,14 +56,16 @@ function kinds() {
 
 function lastWord() {
   const token = tokens.length - 1, best = said(token, steps.length - 1)[0];
-  return [["After ", mention(token), `, the last token: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${steps.at(-1)} steps.`]];
+  if (best.id === null) return [["After ", mention(token), `, the last token, its readout is NaN after ${many(steps.at(-1), "step")}.`]];
+  return [["After ", mention(token), `, the last token: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${many(steps.at(-1), "step")}.`]];
 }
 
-function lastFlip() {
-  const token = tokens.length - 1, flips = tokens[token].flips, restless = tokens.filter(one => one.flips?.unstable).length;
-  const own = !flips ? "It was not followed, or cannot be told: a readout is not finite."
-    : flips.last === null ? "Never: it says the same after every step."
-    : `After step ${flips.last}, ${flips.lead} step${flips.lead === 1 ? "" : "s"} before the end${flips.unstable ? ": in the last quarter, so it may change again." : "."}`;
+function lastChange() {
+  const late = token => lastFlip(token) > Math.ceil(0.75 * steps.at(-1)), restless = tokens.filter((_, i) => late(i)).length;
+  const token = tokens.length - 1, step = lastFlip(token);
+  const own = step === null ? "It cannot be told: a readout is not finite."
+    : step === 0 ? "Never: it says the same after every step."
+    : `After step ${step}, ${many(steps.at(-1) - step, "step")} before the end${late(token) ? ": in the last quarter, so it may change again." : "."}`;
   return [own, ...(restless ? [`${restless} of ${tokens.length} tokens changed theirs in the last quarter of the steps.`] : [])];
 }
 
@@ -70,7 +73,11 @@ function sureness() {
   const low = tokens.filter(({ label }) => label.confidence === "low").length, walks = tokens.filter(({ portrait }) => portrait.like_a_walk).length;
   const lines = [`${tokens.length - low} of ${tokens.length} labels with high confidence; ${walks} of ${tokens.length} portraits look like a random walk's.`];
   const last = tokens.at(-1);
-  if (facts.starts) lines.push(`From ${facts.starts.count} other starts${facts.starts.kind === "perturbed" ? " beside its own" : ""}, the last token says the same in ${percent(last.starts.same_answer)} of the runs; path independence ${show(last.starts.independence)}.`);
-  if (last.examined) lines.push(`Put on the bench, the last token is: ${last.examined.verdict}.`);
+  if (facts.starts) lines.push(`From ${facts.starts.count} other starts${facts.starts.kind === "perturbed" ? " beside its own" : ""}, ${sameAnswer(last.starts, "the last token says")}; path independence ${show(last.starts.independence)}.`);
+  if (last.examined) lines.push(`Put on the bench, the last token is: ${last.examined.verdict.replaceAll("_", " ")}.`);
   return lines;
+}
+
+function sameAnswer(starts, who) {
+  return Number.isNaN(number(starts.same_answer)) ? `whether ${who} the same cannot be told: a readout is NaN` : `${who} the same in ${percent(starts.same_answer)} of the runs`;
 }
