@@ -24,7 +24,10 @@ from latentweaver.halting import Fixed, HaltingRule
 from latentweaver.kernels import native
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.schedule import schedule
+from latentweaver.runtime.speculation import OPTIONS as SPECULATION
+from latentweaver.runtime.speculation import SpeculatingWriter
 from latentweaver.runtime.thinking import Watcher, think_for, think_until
+from latentweaver.runtime.wavefront import Speculated
 from latentweaver.thought import Thought
 
 
@@ -60,9 +63,11 @@ class ThinkingOutput(GenerateDecoderOnlyOutput):
 
     Attributes:
         steps: `[batch, new tokens]`; 0 where a row had already finished.
+        speculated: with `draft_steps`, what guessing was worth.
     """
 
     steps: Int[Tensor, "batch new"] | None = None
+    speculated: Speculated | None = None
 
 
 class ThinkingGeneration:
@@ -81,6 +86,11 @@ class ThinkingGeneration:
             warm_start: begin each new token from the raw state of the one before it, instead of from a fresh one.
             cache_policy: "full", "shared", "shared:K", "anchor:N" or a function (see `LoopCache`).
             watch: called with the running Thought after every step of every token; must not change anything.
+            draft_steps: guess tokens with this many steps, and verify them with `num_steps`: the same text, often sooner, for one
+                row and a fixed number of steps (see `speculation`).
+            draft_tokens: guesses before each verification; 4 if left out.
+            wavefront: instead of that, let each guess begin while its predecessor thinks on (see `wavefront`).
+            beats: what `runtime.wavefront_graph.compiled` made, for a GPU.
 
         Raises:
             InputError: if the dial is below 1, the prompt empty or with tokens that the model does not have, or prompt and
@@ -143,11 +153,13 @@ class ThinkingGeneration:
         config.num_hidden_layers = max(config.num_hidden_layers, config.slot(steps, 0))
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        ours = {"min_steps", "warm_start", "cache_policy", "watch"}
+        ours = {"min_steps", "warm_start", "cache_policy", "watch", *SPECULATION}
         super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in ours})  # type: ignore[misc]
 
     def _writer(self, input_ids: Tensor, generation_config: GenerationConfig, options: dict[str, Any]) -> Any:
         """What `_sample` asks for the logits of one token after another; a model that thinks only once brings its own."""
+        if any(options.get(name) is not None for name in SPECULATION):
+            return SpeculatingWriter(self, input_ids, dial(self, options.get("num_steps")), generation_config.max_length, options)
         return _Writer(self, input_ids, generation_config, options)
 
     @torch.no_grad()
@@ -204,6 +216,7 @@ class ThinkingGeneration:
             logits=tuple(kept_logits) if generation_config.output_logits else None,  # pyright: ignore[reportArgumentType]
             past_key_values=writer.cache,
             steps=torch.stack(kept_steps, 1),
+            speculated=getattr(writer, "report", None),
         )
 
 
