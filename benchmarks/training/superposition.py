@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import random
 import subprocess
@@ -36,13 +37,27 @@ ARMS = {
     "no-curriculum": {"curriculum": "none"},
     "pause": {"feedback": "pause"},
 }
-APPENDIX = {"nodes": 9, "edges": 12, "parents": 1.5, "matched": False, "names": 9}
+APPENDIX = {
+    "nodes": 9,
+    "edges": 12,
+    "parents": 1.5,
+    "matched": False,
+    "names": 9,
+    "warm_up": 450,
+    "updates": 2400,
+    "batch_size": 64,
+    "lr": 2e-3,
+}
 FOUR = {"nodes": 18, "hops": 4, "edges": 28, "parents": 1.5}
 SETS: dict[str, dict[str, dict]] = {
     "matched": {f"matched-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "appendix": {f"appendix-{arm}-{seed}": {**APPENDIX, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "four": {f"four-{arm}-{seed}": {**FOUR, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "learned-positions": {f"learned-positions-coconut-{seed}": {**APPENDIX, "base": "gpt2", "seed": seed} for seed in range(2)},
+    "sweep": {
+        f"sweep-{spread}-{norm}-{lr}": {"initializer_range": spread, "final_norm": norm, "lr": lr}
+        for spread, norm, lr in ((0.05, 0.1, 1e-3), (0.05, 0.1, 2.5e-3), (0.02, 0.1, 1.5e-3))
+    },
     "cold": {"cold-coconut-0": {"warm_up": 0}},
 }
 UNLIKE = {
@@ -89,7 +104,9 @@ def train_all(options: argparse.Namespace) -> None:
             left = options.seconds - (time.monotonic() - began)
             command = [sys.executable, __file__, "one", "--name", name, "--fields", json.dumps(fields), "--out", str(options.out)]
             command += ["--seconds", str(left), "--more", json.dumps(options.more)]
-            running.append(subprocess.Popen([*command, "--devices", options.devices[started % len(options.devices)]]))
+            kind, _, number = options.devices[started % len(options.devices)].partition(":")
+            seen = {"CUDA_VISIBLE_DEVICES": number} if number else {}
+            running.append(subprocess.Popen([*command, "--devices", kind], env={**os.environ, **seen}))
             started += 1
         time.sleep(1)
 

@@ -144,6 +144,26 @@ def facts(name: str, model: Any, cost: Cost) -> Table:
     return table
 
 
+def thinker_facts(name: str, model: Any) -> Table:
+    """What `lw info` prints about a decoder that thinks in continuous thoughts."""
+    config, inner = model.config, model.config.text_config
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("model", name)
+    table.add_row("thinking", f"{config.model_type}, {config.num_steps} thoughts by default; fed back: {config.feedback}")
+    heads = f"{inner.num_attention_heads} heads"
+    table.add_row("decoder", f"{inner.model_type}, {inner.num_hidden_layers} layers of width {inner.hidden_size}, {heads}")
+    table.add_row("context", f"{inner.max_position_embeddings} tokens, thoughts included; vocabulary {inner.vocab_size}")
+    total = sum(parameter.numel() for parameter in model.parameters())
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    table.add_row("parameters", f"{total:,}")
+    table.add_row("weights", f"{_bytes(sum(each.numel() * each.element_size() for each in model.parameters()))} in {dtype}")
+    if about := getattr(config, "task", None):
+        table.add_row("trained for", ", ".join(f"{key} {value}" for key, value in about.items()))
+    return table
+
+
 def _count(number: float) -> str:
     for unit in ("", "k", "M", "G", "T"):
         if number < 1000:
@@ -163,3 +183,56 @@ def _bytes(number: float) -> str:
 def make_console() -> Console:
     """The console that answers go to."""
     return Console(file=sys.stdout, highlight=False)
+
+
+class Frontier:
+    """A search through a graph as a table: one row for each thought, nodes by their distance from the root, each tinted by the
+    probability it is given.
+
+    Args:
+        letters: what nodes are called.
+        edges: (from, to).
+        root: where the search begins.
+        distance: edges from the root to every node that it reaches.
+    """
+
+    def __init__(self, letters: str, edges: tuple[tuple[int, int], ...], root: int, distance: dict[int, int]) -> None:
+        self.letters, self.root = letters, root
+        self.edges = sorted(set(edges))
+        nodes = sorted({node for edge in edges for node in edge} - {root})
+        farthest = max(distance.values())
+        self.columns = {_edges(away): [node for node in nodes if distance.get(node) == away] for away in range(1, farthest + 1)}
+        self.columns["never"] = [node for node in nodes if node not in distance]
+        self.rows: list[tuple[str, list[float]]] = []
+
+    def add(self, label: str, probability: list[float]) -> None:
+        """A row: the probability of every node."""
+        self.rows.append((label, probability))
+
+    def table(self) -> Table:
+        """What to print: above each column the edges that lead there, below them a row for each thought."""
+        table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", caption_justify="left")
+        table.add_column("from " + self.letters[self.root], no_wrap=True)
+        for name, nodes in self.columns.items():
+            if nodes:
+                table.add_column(name)
+        table.add_row("", *(Text(self._into(nodes), style="dim") for nodes in self.columns.values() if nodes), end_section=True)
+        for label, probability in self.rows:
+            table.add_row(label, *(self._chips(nodes, probability) for nodes in self.columns.values() if nodes))
+        return table
+
+    def _into(self, nodes: list[int]) -> str:
+        return " ".join(f"{self.letters[a]}>{self.letters[b]}" for b in nodes for a, to in self.edges if to == b) or "-"
+
+    def _chips(self, nodes: list[int], probability: list[float]) -> Text:
+        chips = Text()
+        for node in nodes:
+            share = probability[node]
+            percent = f"{100 * share:.0f}" if share >= 0.005 else "·"
+            chips.append(f" {self.letters[node]} {percent:>3} ", style=tint(1 + int(99 * share), 100) if share >= 0.005 else "dim")
+            chips.append(" ")
+        return chips
+
+
+def _edges(away: int) -> str:
+    return "1 edge" if away == 1 else f"{away} edges"

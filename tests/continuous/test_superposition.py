@@ -1,15 +1,20 @@
 """The search task as a recipe, and the picture of the frontier: what `read` says after each thought."""
 
+import json
 import random
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import latentweaver as lw
 from latentweaver import recipes
+from latentweaver.cli import main
 from latentweaver.evaluate.frontier import classes_of, frontier_split, search_accuracy
-from latentweaver.tasks.graph_search import GraphSearch
+from latentweaver.tasks.graph_search import GraphSearch, Question, SearchStream, likeness
 from latentweaver.tasks.graphs import Graph, GraphMaker, permuted
+from latentweaver.tasks.token_batch import IGNORED
 
 TASK = GraphSearch(GraphMaker(nodes=9, hops=(2, 2), edges=10), names=9)
 
@@ -82,14 +87,163 @@ def test_accuracy(graphs: list[Graph]) -> None:
     assert not all(search_accuracy(Searcher(), TASK, graphs, "none"))
 
 
-def test_the_recipe_runs_and_its_model_is_a_reasoner(tmp_path) -> None:
-    small = {"nodes": 7, "hops": 2, "edges": 7, "graphs": 20, "test_graphs": 5, "width": 16, "warm_up": 3, "updates": 6, "batch_size": 8}
-    for method in ("thoughts", "none", "cot"):
-        lines = []
-        folder = recipes.train("superposition", tmp_path / method, report=lines.append, method=method, **small)
-        assert 0 <= lines[-1]["accuracy"] <= 1
+SMALL = {"nodes": 7, "names": 9, "hops": 2, "edges": 8, "graphs": 20, "test_graphs": 8, "width": 16, "batch_size": 8}
+SHORT = {"warm_up": 3, "updates": 6, "checkpoint_every": 4, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The model of a run that is far too short."""
+    return recipes.train("superposition", tmp_path_factory.mktemp("run"), **SMALL, **SHORT)
+
+
+@pytest.mark.parametrize("fields", [{"method": "none"}, {"method": "cot"}, {"feedback": "pause"}, {"curriculum": "none"}, {"base": "gpt2"}])
+def test_every_control_runs(tmp_path, fields) -> None:
+    lines = []
+    recipes.train("superposition", tmp_path, report=lines.append, **SMALL, **SHORT, **fields)
+    assert 0 <= lines[-1]["accuracy"] <= 1
+
+
+def test_the_model_of_the_recipe_is_a_reasoner(trained) -> None:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(trained)
     assert isinstance(model, lw.Reasoner)
     assert model.config.num_steps == 2
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(trained, tmp_path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(line):
+        raise Stop
+
+    with pytest.raises(Stop):
+        recipes.train("superposition", tmp_path, report=stop, **SMALL, **{**SHORT, "evaluate_every": 5})
+    again = recipes.train("superposition", tmp_path, resume=True, **SMALL, **SHORT)
+    expected, given = lw.load(trained).state_dict(), lw.load(again).state_dict()
+    assert all(torch.equal(expected[name], given[name]) for name in expected)
+
+
+def test_likeness_is_blind_to_names_and_to_nothing_else(graphs: list[Graph]) -> None:
+    rng = random.Random(3)
+    assert all(likeness(graph) == likeness(permuted(graph, rng, 12)) for graph in graphs)
+    chain = Graph(6, ((0, 2), (2, 3), (1, 4), (4, 5)), root=0, other=1, target=3, distractor=5)
+    longer = Graph(6, ((0, 2), (2, 3), (1, 4), (4, 5), (0, 3)), root=0, other=1, target=3, distractor=5)
+    elsewhere = Graph(6, ((0, 2), (2, 3), (1, 4), (4, 5)), root=2, other=1, target=3, distractor=5)
+    assert len({likeness(chain), likeness(longer), likeness(elsewhere)}) == 3
+
+
+def test_no_test_graph_is_learned_under_other_names() -> None:
+    recipe = recipes.Superposition(nodes=9, names=9, edges=12, parents=1.5, matched=False, graphs=300, test_graphs=60)
+    held_out = [likeness(graph) for graph in recipe.held_out()]
+    assert len(set(held_out)) == len(held_out)
+    assert not set(held_out) & set(map(likeness, recipe.pool()))
+
+
+def test_the_warm_up_asks_for_children_and_never_shows_them(graphs: list[Graph]) -> None:
+    rng = random.Random(5)
+    for graph in graphs:
+        ids, labels = TASK.warm_up(graph, rng, questions=8)
+        asked = [place for place, label in enumerate(labels) if label != IGNORED]
+        assert len(asked) == 8
+        for place in asked:
+            assert labels[place] in graph.children[ids[place - 1]]
+            assert ids[place] == ids[place - 2] == TASK.root
+        edges = {tuple(ids[at : at + 2]) for at in range(0, 30, 3)}
+        assert edges == set(graph.edges)
+
+
+def test_stages_grow_and_earlier_ones_stay(graphs: list[Graph]) -> None:
+    stream = SearchStream(TASK, graphs, "thoughts", batch_size=200, warm_up=2, stages=(0, 1, 2), earlier=0.25, seed=4)
+    assert not (stream[1].input_ids == TASK.latent).any()
+    for index, stage in ((2, 0), (3, 1), (4, 2), (9, 2)):
+        batch = stream[index]
+        thoughts = (batch.input_ids == TASK.latent).sum(-1)
+        assert int(thoughts.max()) == stage
+        assert bool(((batch.labels != IGNORED).sum(-1) == 1).all())
+        if stage:
+            assert 0.1 < float((thoughts < stage).float().mean()) < 0.4
+    assert torch.equal(stream[3].input_ids, SearchStream(TASK, graphs, "thoughts", 200, 2, (0, 1, 2), 0.25, 4)[3].input_ids)
+
+
+def test_a_written_question_is_the_graph_it_was_written_from(graphs: list[Graph]) -> None:
+    for graph in graphs:
+        question = Question.of(graph, random.Random(1))
+        assert Question.parse(str(question), names=9) == question
+        assert set(question.edges) == set(graph.edges)
+        assert set(question.candidates) == {graph.target, graph.distractor}
+        assert question.distance == graph.distance
+        prompt = TASK.ask(question)
+        assert len(prompt) == len(TASK.prompt(graph, random.Random(0)))
+        assert {tuple(prompt[at : at + 2]) for at in range(0, 30, 3)} == set(graph.edges)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "a>b", "a>b from a: b", "a>b from a: b or z", "a>bc from a: b or c", "from a: b or c", "A>b from a: b or c"]
+)
+def test_what_is_no_question_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(lw.InputError, match="a graph is written as"):
+        Question.parse(text, names=9)
+
+
+QUESTION = "a>b a>c b>d e>f f>g from a: d or g"
+
+
+def test_thinking_shows_the_frontier(trained, capsys) -> None:
+    main(["think", QUESTION, "--model", str(trained), "--steps", "2", "--device", "cpu"])
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert "1 edge" in lines[0] and "2 edges" in lines[0] and "never" in lines[0]
+    assert "a>b a>c" in lines[1] and "b>d" in lines[1] and "e>f f>g" in lines[1]
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["at once", "after 1"]
+    model, task = lw.load(trained, device="cpu"), GraphSearch(GraphMaker(nodes=7, hops=(2, 2), edges=8), names=9)
+    thought = model.begin(torch.tensor([task.ask(Question.parse(QUESTION, 9))]))
+    shown = dict(zip("abcdefghi", model.read(thought).logits[0, -1, :9].softmax(-1).tolist(), strict=True))
+    assert f"b {100 * shown['b']:3.0f} " in lines[2]
+    assert "after 2 thoughts" in lines[4]
+
+
+def test_a_search_takes_a_number_of_thoughts(trained, capsys) -> None:
+    for steps, said in (("auto", "takes a number of thoughts"), ("200", "positions")):
+        with pytest.raises(SystemExit) as stop:
+            main(["think", QUESTION, "--model", str(trained), "--steps", steps, "--device", "cpu"])
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_info_says_what_it_is(trained, capsys) -> None:
+    main(["info", str(trained)])
+    out = capsys.readouterr().out
+    assert "2 thoughts by default" in out and "llama, 2 layers of width 16" in out
+    assert f"{sum(each.numel() for each in lw.load(trained, device='cpu').parameters()):,}" in out
+
+
+BROKEN = {
+    "is missing base.model.norm.weight": lambda tensors: tensors.pop("base.model.norm.weight"),
+    "does not have: extra": lambda tensors: tensors.update(extra=torch.ones(2)),
+    r"wrong shape: base.model.norm.weight \(expected \[16\], got \[7\]": lambda tensors: tensors.update(
+        {"base.model.norm.weight": torch.ones(7)}
+    ),
+    "NaN or infinite values in base.model.norm.weight": lambda tensors: tensors["base.model.norm.weight"].fill_(torch.nan),
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_a_broken_checkpoint_is_refused_by_name(trained, tmp_path, said) -> None:
+    shutil.copytree(trained, tmp_path / "model")
+    tensors = load_file(tmp_path / "model/model.safetensors")
+    BROKEN[said](tensors)
+    save_file(tensors, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(lw.CheckpointError, match=said):
+        lw.load(tmp_path / "model")
+
+
+def test_a_nonsensical_decoder_is_refused_in_one_line(trained, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["text_config"]["model_type"] = "nonsense"
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    with pytest.raises(lw.CheckpointError, match=r"does not describe a continuous_thought: [^\n]{1,80}nonsense[^\n]{0,40}$"):
+        lw.load(tmp_path / "model")

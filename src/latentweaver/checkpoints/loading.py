@@ -1,7 +1,8 @@
 """`load`: one function for every kind of checkpoint.
 
     load("smollm2-135m")        a name (`lw models` lists them)
-    load("path/to/folder")      ours, Huginn's, Ouro's, or a Llama-family model's (config.json and safetensors)
+    load("path/to/folder")      config.json and safetensors: ours (recurrent depth or continuous thought), Huginn's, Ouro's, or a
+                                Llama-family model's; or delta.json: the difference from a named one
     load("path/to/model.gguf")  a GGUF of a Llama-family model
     load("owner/repository")    the same from the hub
 
@@ -21,6 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentweaver.checkpoints.continuous import KINDS as CONTINUOUS
+from latentweaver.checkpoints.continuous import load_continuous
+from latentweaver.checkpoints.delta import apply_delta, is_delta, read_note
 from latentweaver.checkpoints.formats import FORMATS, LLAMA_FAMILY, joined
 from latentweaver.checkpoints.names import NAMES, source_of
 from latentweaver.checkpoints.reading import build, fill, finish, read_config, read_tensors
@@ -28,7 +32,6 @@ from latentweaver.checkpoints.retrofit import retrofit_config, retrofit_tensors,
 from latentweaver.errors import CheckpointError, InputError
 from latentweaver.folders import cache_folder
 from latentweaver.models.config import RecurrentDepthConfig
-from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 
 
 def load(
@@ -36,7 +39,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     num_steps: int | None = None,
-) -> RecurrentDepthForCausalLM:
+) -> Any:
     """A model from a name, a folder, a GGUF file, or the hub, ready to think.
 
     Args:
@@ -51,9 +54,11 @@ def load(
     """
     wanted = _dtype(dtype)
     target = locate(path_or_name)
-    config = {} if target.suffix == ".gguf" else read_config(target)
+    config = {} if target.suffix == ".gguf" or is_delta(target) else read_config(target)
     kind = config.get("model_type")
-    if target.suffix == ".gguf" or kind in LLAMA_FAMILY:
+    if is_delta(target):
+        model = _with_delta(target, wanted)
+    elif target.suffix == ".gguf" or kind in LLAMA_FAMILY:
         model = retrofit_tensors(*load_base(target))
         model = model if wanted is None else model.to(wanted)  # pyright: ignore[reportArgumentType]
     elif kind in FORMATS:
@@ -62,6 +67,8 @@ def load(
         for name, tensor in read_tensors(target):
             ours.update(FORMATS[kind].translate(name, tensor))
         fill(model, joined(ours).items(), str(target), wanted)
+    elif kind in CONTINUOUS:
+        model = load_continuous(target, wanted)
     else:
         model = build(_own_config(target, config))
         fill(model, read_tensors(target), str(target), wanted)
@@ -74,17 +81,19 @@ def load(
     return finish(model, device)
 
 
-def describe(path_or_name: str | os.PathLike[str]) -> RecurrentDepthForCausalLM:
+def describe(path_or_name: str | os.PathLike[str]) -> Any:
     """The same model without its weights (on the meta device), where the configuration alone says what it is.
 
     Raises:
         CheckpointError: as `load`.
     """
     target = locate(path_or_name)
-    if target.suffix == ".gguf":
+    if target.suffix == ".gguf" or is_delta(target):
         return load(target)
     config = read_config(target)
     kind = config.get("model_type")
+    if kind in CONTINUOUS:
+        return load(target)
     if kind in LLAMA_FAMILY:
         ours = retrofit_config(config, split_layers(int(config["num_hidden_layers"])), "linear", 1)
     else:
@@ -92,9 +101,25 @@ def describe(path_or_name: str | os.PathLike[str]) -> RecurrentDepthForCausalLM:
     return build(ours, _dtype(str(ours.dtype or "float32").removeprefix("torch.")))
 
 
+def _with_delta(folder: Path, dtype: torch.dtype | None) -> Any:
+    """The base that a delta names, changed as it says."""
+    model = load(_named_base(folder, read_note(folder)), dtype="float32", device="cpu")
+    for field, value in apply_delta(model, folder).items():
+        setattr(model.config, field, value)
+    return model if dtype is None else model.to(dtype)
+
+
+def _named_base(folder: Path, note: dict[str, Any]) -> str:
+    """The name of a delta's base, which must be one that comes from a package or the hub, not another delta or a path."""
+    if note["base"] not in NAMES or NAMES[note["base"]].retrofit is None:
+        bases = ", ".join(name for name, known in NAMES.items() if known.retrofit is not None)
+        raise CheckpointError(f"{folder} is a delta on {note['base']!r}; bases that can be had by name are {bases}")
+    return note["base"]
+
+
 def _own_config(target: Path, config: dict[str, Any]) -> RecurrentDepthConfig:
     if config.get("model_type") != RecurrentDepthConfig.model_type:
-        known = ", ".join(sorted([RecurrentDepthConfig.model_type, *FORMATS, *LLAMA_FAMILY]))
+        known = ", ".join(sorted([RecurrentDepthConfig.model_type, *CONTINUOUS, *FORMATS, *LLAMA_FAMILY]))
         raise CheckpointError(f"{target} is of unknown model type {config.get('model_type')!r}; known are {known}")
     return RecurrentDepthConfig.from_dict(config)
 
@@ -108,6 +133,12 @@ def load_tokenizer(path_or_name: str | os.PathLike[str]) -> Any:
     from transformers import AutoTokenizer
 
     target = locate(path_or_name)
+    if is_delta(target):
+        note = read_note(target)
+        tokenizer = load_tokenizer(_named_base(target, note))
+        if note["plain_text"]:
+            tokenizer.chat_template = None
+        return tokenizer
     try:
         if target.suffix == ".gguf":
             return AutoTokenizer.from_pretrained(target.parent, gguf_file=target.name)
@@ -167,7 +198,7 @@ def load_base(path_or_name: str | os.PathLike[str]) -> tuple[dict[str, Any], Ite
     return fields, list(base.state_dict().items())
 
 
-def save(model: RecurrentDepthForCausalLM, folder: Path, tokenizer: Any = None) -> None:
+def save(model: Any, folder: Path, tokenizer: Any = None) -> None:
     """Write a model (and its tokenizer) to a folder, all of it or nothing: the folder appears when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -195,7 +226,7 @@ def _converted(name: str) -> Path:
     return folder
 
 
-def _generation_config(model: RecurrentDepthForCausalLM, target: Path) -> None:
+def _generation_config(model: Any, target: Path) -> None:
     """Take over the checkpoint's generation_config.json, if it has one."""
     from transformers import GenerationConfig
 

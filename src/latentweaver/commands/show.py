@@ -17,11 +17,12 @@ class Info:
 
     def __call__(self) -> None:
         from latentweaver.checkpoints.loading import describe
-        from latentweaver.console import facts, make_console
+        from latentweaver.console import facts, make_console, thinker_facts
         from latentweaver.runtime.cost import cost_of
 
         model = describe(self.model)
-        make_console().print(facts(self.model, model, cost_of(model)))
+        looped = hasattr(model, "parts")
+        make_console().print(facts(self.model, model, cost_of(model)) if looped else thinker_facts(self.model, model))
 
 
 @dataclass(frozen=True)

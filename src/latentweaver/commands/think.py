@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from latentweaver.commands.common import quiet
+from latentweaver.commands.common import prompt_ids, quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ class Think:
     """Think about a question and answer it, each token tinted by the steps it took."""
 
     question: Annotated[str, tyro.conf.Positional]
-    """What to think about."""
+    """What to think about; for weaver-graphs, a graph: "a>b b>c d>e from a: c or e"."""
 
     model: str = "smollm2-135m"
     """A name (see `lw models`), a checkpoint folder, a GGUF file, or owner/repository on the hub."""
@@ -93,19 +93,25 @@ class Thinker:
         self.tokenizer = load_tokenizer(options.model)
 
     def answer(self, question: str, setting: str | None) -> None:
-        """Print the answer at one setting of the dial, and what it cost."""
+        """Print the answer at one setting of the dial, and what it cost; of a search in a graph, its frontier too."""
         import torch
 
+        from latentweaver.commands.search import search, task_of
         from latentweaver.console import TintedStream, Trace, bars
+        from latentweaver.errors import InputError
 
         options, model = self.options, self.model
         steps, halting = dial_of(setting, options)
+        if (task := task_of(model)) is not None:
+            if halting is not None or isinstance(steps, str):
+                raise InputError(f"a search in a graph takes a number of thoughts, got --steps {setting}")
+            return search(model, task, question, steps, self.console)
         if steps is None:
             steps = model.config.num_steps
         stream = TintedStream(self.tokenizer, steps if isinstance(steps, int) else options.max_steps, self.console)
         trace = Trace(model, self.tokenizer)
         self.console.print(f"[bold]steps {setting or steps}[/bold]")
-        ids = self._prompt(question)
+        ids = prompt_ids(self.tokenizer, question, options.raw, model.device)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if options.temperature > 0:
             sampling = {"do_sample": True, "temperature": options.temperature}
@@ -133,20 +139,6 @@ class Thinker:
         self.console.print(
             f"[dim]{bars(stream.steps, stream.most)}  {_many(count, 'token')}, {_many(spent, 'step')} ({spent / count:.1f} a token), {seconds:.1f} s[/dim]\n"
         )
-
-    def _prompt(self, question: str) -> Any:
-        from latentweaver.errors import InputError
-
-        if not question.strip():
-            raise InputError("the question is empty")
-        if self.options.raw or not self.tokenizer.chat_template:
-            ids = self.tokenizer(question, return_tensors="pt").input_ids
-        else:
-            message = [{"role": "user", "content": question}]
-            ids = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
-                "input_ids"
-            ]
-        return ids.to(self.model.device)
 
 
 def _many(number: int, what: str) -> str:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentweaver.evaluate.frontier import search_accuracy
+from latentweaver.recipes.saving import one_a_character
 from latentweaver.tasks.graph_search import GraphSearch, Method, SearchStream, likeness
 from latentweaver.tasks.graphs import Graph, GraphMaker
+from latentweaver.training import ranks
 from latentweaver.training.depth import Fixed
 from latentweaver.training.latent_objectives import Answer
 from latentweaver.training.loop import Settings, train
@@ -38,6 +40,9 @@ class Superposition:
         graphs: training graphs; identities and order are drawn anew every time one is shown.
         test_graphs: graphs that occur in no training sample, under no other names either.
         base: the decoder's kind, "gpt2" (learned positions) or "llama" (rotary ones).
+        initializer_range: spread of the first weights.
+        final_norm: the first weights of the final norm. With 1, as is usual, a thought is twenty times as long as a token's
+            embedding, drowns what the layers write, and cannot be searched from.
         width, layers, heads: the decoder's shape.
         warm_up: updates of one-hop questions.
         updates: updates after those.
@@ -56,16 +61,18 @@ class Superposition:
     graphs: int = 10_000
     test_graphs: int = 1000
     base: Literal["gpt2", "llama"] = "llama"
+    initializer_range: float = 0.05
+    final_norm: float = 0.1
     width: int = 96
     layers: int = 2
     heads: int = 4
-    warm_up: int = 700
-    updates: int = 3000
+    warm_up: int = 800
+    updates: int = 2600
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 1.5e-3
     weight_decay: float = 0.01
     warmup: int = 20
-    cooldown: float = 0.0
+    cooldown: float = 0.25
     seed: int = 0
     device: str | None = None
     evaluate_every: int = 250
@@ -87,7 +94,13 @@ class Superposition:
 
         torch.manual_seed(self.seed)
         positions = 3 * self.edges + 32  # the edges, and eight questions of the warm-up or the question with its thoughts
-        common = {"vocab_size": self.task.vocabulary, "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": None}
+        common = {
+            "vocab_size": self.task.vocabulary,
+            "tie_word_embeddings": True,
+            "initializer_range": self.initializer_range,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        }
         if self.base == "gpt2":
             shape = {"n_embd": self.width, "n_layer": self.layers, "n_head": self.heads, "n_positions": positions}
             config: Any = GPT2Config(**common, **shape, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
@@ -95,6 +108,7 @@ class Superposition:
             shape = {"hidden_size": self.width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads}
             config = LlamaConfig(**common, **shape, intermediate_size=8 * self.width // 3, max_position_embeddings=2 * positions)
         base = AutoModelForCausalLM.from_config(config)
+        torch.nn.init.constant_((base.model.norm if self.base == "llama" else base.transformer.ln_f).weight, self.final_norm)
         return continuous_thought(base, latent_token_id=self.task.latent, num_steps=self.hops, feedback=self.feedback)
 
     def held_out(self) -> list[Graph]:
@@ -137,5 +151,8 @@ class Superposition:
 
         model = self.model()
         train(model, Answer(), Fixed(0, 1), stream, settings, folder, resume, measure, report)
-        model.save_pretrained(folder / "model")
+        model.config.task = {"name": "graph_search", "names": self.names, "edges": self.edges, "hops": self.hops}
+        if ranks.rank() == 0:
+            model.save_pretrained(folder / "model")
+            one_a_character(task.characters, unk_token="|", pad_token="|").save_pretrained(folder / "model")
         return folder / "model"

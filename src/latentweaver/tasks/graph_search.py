@@ -18,14 +18,19 @@ bottleneck of all of them, and dense one-hop questions are the cheap cure.
 from __future__ import annotations
 
 import random
+import re
+import string
 from dataclasses import dataclass, field
 from typing import Literal
 
 from latentweaver.errors import InputError
-from latentweaver.tasks.graphs import Graph, GraphMaker, permuted
+from latentweaver.tasks.graphs import Edge, Graph, GraphMaker, distances, permuted
 from latentweaver.tasks.token_batch import IGNORED, Row, TokenBatch
 
 Method = Literal["thoughts", "cot", "none"]
+
+LETTERS = string.ascii_lowercase
+"""What nodes are called in text: node 0 is a."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class GraphSearch:
     def __post_init__(self) -> None:
         if self.maker.hops[0] != self.maker.hops[1]:
             raise InputError(f"all graphs need the same number of hops, got {self.maker.hops}")
-        if self.names < self.maker.nodes:
-            raise InputError(f"names must be at least {self.maker.nodes}, the number of nodes, got {self.names}")
+        if not self.maker.nodes <= self.names <= len(LETTERS):
+            raise InputError(f"names must be {self.maker.nodes}, the number of nodes, to {len(LETTERS)}, got {self.names}")
 
     @property
     def hops(self) -> int:
@@ -75,6 +80,11 @@ class GraphSearch:
     def vocabulary(self) -> int:
         return self.names + 5
 
+    @property
+    def characters(self) -> dict[str, int]:
+        """A character for every token: `ab|bc|...?cf@a***=` is a prompt with three thoughts before the answer."""
+        return {character: token for token, character in enumerate([*LETTERS[: self.names], *"|?@=*"])}
+
     def draw(self, rng: random.Random) -> Graph:
         """A graph with identities drawn anew."""
         return permuted(self.maker.draw(rng), rng, self.names)
@@ -91,6 +101,12 @@ class GraphSearch:
         candidates = [graph.target, graph.distractor]
         rng.shuffle(candidates)
         return [*self.edges(graph, rng), self.question, *candidates, self.root, graph.root]
+
+    def ask(self, question: Question) -> list[int]:
+        """The prompt of a question that somebody wrote: no more than its edges, root and candidates."""
+        edges = [question.edges[place % len(question.edges)] for place in range(max(self.maker.edges, len(question.edges)))]
+        tokens = [token for a, b in edges for token in (a, b, self.separator)]
+        return [*tokens, self.question, *question.candidates, self.root, question.root]
 
     def sample(self, graph: Graph, method: Method, stage: int, rng: random.Random) -> Row:
         """Tokens and labels of a training sample. `stage` is at most `hops`, and matters to "thoughts" only."""
@@ -121,6 +137,59 @@ class GraphSearch:
             labels += [child, IGNORED]
             child = rng.choice(graph.children[parent])
         return [*ids, self.root], [*labels, child]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A graph and a question as somebody wrote them; which candidate is right is not in it.
+
+    Attributes:
+        edges: (from, to).
+        root: where the search begins.
+        candidates: the two nodes of which one can be reached.
+    """
+
+    edges: tuple[Edge, ...]
+    root: int
+    candidates: tuple[int, int]
+
+    @classmethod
+    def parse(cls, text: str, names: int) -> Question:
+        """Read `a>b b>c d>e from a: c or e`, nodes called by the first `names` letters.
+
+        Raises:
+            InputError: if the text is written otherwise, or has a node that the model has no name for.
+        """
+        form = f"a graph is written as: a>b b>c d>e from a: c or e (nodes are letters from a to {LETTERS[names - 1]})"
+        match = re.fullmatch(r"((?:[a-z]>[a-z][\s,]+)+)from\s+([a-z])\s*:\s*([a-z])\s+or\s+([a-z])\s*\??", text.strip())
+        if match is None:
+            raise InputError(f"{form}; got {text!r}")
+        written, *nodes = match.groups()
+        edges = tuple((LETTERS.index(edge[0]), LETTERS.index(edge[2])) for edge in re.split(r"[\s,]+", written.strip(" ,\n\t")))
+        root, first, second = map(LETTERS.index, nodes)
+        unknown = sorted({LETTERS[node] for node in (*sum(edges, ()), root, first, second) if node >= names})
+        if unknown:
+            raise InputError(f"{form}; got {', '.join(unknown)}")
+        return cls(edges, root, (first, second))
+
+    @classmethod
+    def of(cls, graph: Graph, rng: random.Random) -> Question:
+        """The question of a graph, its edges and candidates in random order."""
+        candidates = [graph.target, graph.distractor]
+        rng.shuffle(candidates)
+        return cls(tuple(rng.sample(graph.edges, len(graph.edges))), graph.root, (candidates[0], candidates[1]))
+
+    def __str__(self) -> str:
+        edges = " ".join(f"{LETTERS[a]}>{LETTERS[b]}" for a, b in self.edges)
+        return f"{edges} from {LETTERS[self.root]}: {LETTERS[self.candidates[0]]} or {LETTERS[self.candidates[1]]}"
+
+    @property
+    def distance(self) -> dict[int, int]:
+        """Edges from the root to every node that it reaches, itself included."""
+        children: list[list[int]] = [[] for _ in range(len(LETTERS))]
+        for a, b in self.edges:
+            children[a].append(b)
+        return distances(children, self.root)
 
 
 @dataclass(frozen=True)
@@ -174,10 +243,11 @@ def likeness(graph: Graph, rounds: int = 4) -> int:
     least as new as it claims to be.
     """
     roles = {graph.root: 1, graph.target: 2, graph.distractor: 2}
-    colours = [roles.get(node, 0) for node in range(graph.nodes)]
+    colours = {node: roles.get(node, 0) for edge in graph.edges for node in edge}  # names that no edge has are no nodes
+
+    def around(lists: list[list[int]], node: int) -> tuple[int, ...]:
+        return tuple(sorted(colours[other] for other in lists[node]))
+
     for _ in range(rounds):
-        colours = [
-            hash((colours[n], tuple(sorted(colours[c] for c in graph.children[n])), 0, tuple(sorted(colours[p] for p in graph.parents[n]))))
-            for n in range(graph.nodes)
-        ]
-    return hash(tuple(sorted(colours)))
+        colours = {node: hash((colour, around(graph.children, node), around(graph.parents, node))) for node, colour in colours.items()}
+    return hash(tuple(sorted(colours.values())))
