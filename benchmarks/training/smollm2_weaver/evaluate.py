@@ -1,0 +1,69 @@
+"""What a model says to problems in words: the answer at once at every number of steps (`direct.json`), and after writing the way down
+(`written.json`).
+
+python benchmarks/training/smollm2_weaver/evaluate.py MODEL OUT [--problems N] [--seed 101] ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentweaver.checkpoints.loading import load, load_tokenizer
+from latentweaver.evaluate.worded import accuracy_in_words, accuracy_in_writing
+from latentweaver.tasks.worded import WORDED
+
+SIZES = (0.2, 0.8)
+"""How much there is beyond what the answer needs."""
+
+WRITTEN_SIZES = (0.0, 0.2)
+"""The same where the way is written down: shorter, as the text holds it twice."""
+
+
+def options_of(parser: argparse.ArgumentParser) -> None:
+    """The options of an evaluation."""
+    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--written-problems", type=int, default=64)
+    parser.add_argument("--difficulties", default="1,2,4,6,8,12,16,24,32")
+    parser.add_argument("--steps", default="1,2,3,4,6,8,12,16,20,24,32,48")
+    parser.add_argument("--written-steps", default="1,2,4,8")
+    parser.add_argument("--written-difficulties", default="4,8,16")
+    parser.add_argument("--evaluation-seed", type=int, default=100)
+
+
+def evaluate(model: Any, tokenizer: Any, tasks: tuple[str, ...], out: Path, options: argparse.Namespace, loops: bool = True) -> None:
+    """Measure and write; a model that does not loop has one step."""
+    began = time.monotonic()
+    numbers = lambda text: [int(part) for part in text.split(",") if part]  # noqa: E731
+    direct, written = [], []
+    seed, device = options.evaluation_seed, next(model.parameters()).device
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        for name in tasks:
+            steps = numbers(options.steps) if loops else [1]
+            table = accuracy_in_words(model, tokenizer, WORDED[name](), steps, numbers(options.difficulties), options.problems, seed, SIZES)
+            direct.append(json.loads(table.to_json()))
+            (out / "direct.json").write_text(json.dumps(direct) + "\n")
+            print(f"{table}\n{name}, {time.monotonic() - began:.0f} s", flush=True)
+        for name in tasks if options.written_problems else ():
+            steps = numbers(options.written_steps) if loops else [1]
+            levels = numbers(options.written_difficulties)
+            table = accuracy_in_writing(model, tokenizer, WORDED[name](), steps, levels, options.written_problems, seed, WRITTEN_SIZES)
+            written.append(json.loads(table.to_json()))
+            (out / "written.json").write_text(json.dumps(written) + "\n")
+            print(f"{table}\n{name} in writing, {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    options_of(parser)
+    options = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
+    options.out.mkdir(parents=True, exist_ok=True)
+    evaluate(load(options.model, dtype="float32"), load_tokenizer(options.model), tuple(WORDED), options.out, options)
