@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from latentweaver.errors import InputError
-from latentweaver.halting import HaltingRule
+from latentweaver.halting import HaltingRule, View
 from latentweaver.runtime.thinking import think_until
 from latentweaver.tasks.token_batch import TokenBatch
 from latentweaver.thought import Thought
@@ -35,6 +35,23 @@ class Said:
     def cost(self) -> int:
         """Columns after the question that had to be computed one after another: thoughts and tokens."""
         return len(self.tokens) + self.thoughts
+
+
+@dataclass(frozen=True)
+class Says(HaltingRule):
+    """Enough when `token` is the likeliest thing to say next."""
+
+    token: int
+    summary = "last"
+
+    def start(self, thought: Thought) -> dict[str, torch.Tensor]:
+        return {}
+
+    def measure(self, memory: dict[str, torch.Tensor], view: View) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return (view.readout.logits.argmax(-1) == self.token).float(), memory
+
+    def enough(self, value: torch.Tensor) -> torch.Tensor:
+        return value > 0.5
 
 
 @torch.no_grad()

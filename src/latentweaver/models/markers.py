@@ -29,13 +29,17 @@ def marker_ids(tokenizer: Any, markers: dict[str, str] = MARKERS) -> dict[str, i
 def add_markers(base: Any, tokenizer: Any, like: str = "<<", markers: dict[str, str] = MARKERS) -> None:
     """Add the markers to the tokenizer and to the decoder's matrices, their rows those of the token `like`, as COCONUT does.
 
+    A tokenizer that has them already is left as it is, and so is its decoder.
+
     Raises:
         InputError: if the tokenizer does not know `like`.
     """
     known = tokenizer.get_vocab()
+    new = [name for name in markers.values() if name not in known]
+    if not new:
+        return
     if like not in known:
         raise InputError(f"the tokenizer has no token {like!r} for the markers to start from; choose another with like=")
-    new = [name for name in markers.values() if name not in known]
     tokenizer.add_tokens(new)
     if len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
