@@ -15,6 +15,7 @@ from latentweaver.recipes.chains import AnswersOnly, Chains, NoLoop, NoLoopDeep
 from latentweaver.recipes.methods import METHODS, MethodName
 from latentweaver.recipes.prontoqa import ProntoQA
 from latentweaver.recipes.prosqa import ProsQA
+from latentweaver.recipes.smollm2_weaver import SmolLM2NoLoop, SmolLM2Weaver
 from latentweaver.recipes.superposition import Superposition
 
 RECIPES: dict[str, type] = {
@@ -22,6 +23,8 @@ RECIPES: dict[str, type] = {
     "chains-answers-only": AnswersOnly,
     "chains-no-loop": NoLoop,
     "chains-no-loop-deep": NoLoopDeep,
+    "smollm2-weaver": SmolLM2Weaver,
+    "smollm2-weaver-no-loop": SmolLM2NoLoop,
     "superposition": Superposition,
 }
 for _kind in (ProsQA, ProntoQA):  # prosqa-coconut, prosqa-cot, ...: one recipe, its method set
@@ -30,7 +33,19 @@ for _kind in (ProsQA, ProntoQA):  # prosqa-coconut, prosqa-cot, ...: one recipe,
         _options = {"frozen": True, "namespace": {"__doc__": _kind.__doc__, "__module__": _kind.__module__}}
         RECIPES[f"{_kind.name}-{_method}"] = make_dataclass(_kind.__name__, [_field], bases=(_kind,), **_options)
 
-__all__ = ["RECIPES", "AnswersOnly", "Chains", "NoLoop", "NoLoopDeep", "ProntoQA", "ProsQA", "Superposition", "train"]
+__all__ = [
+    "RECIPES",
+    "AnswersOnly",
+    "Chains",
+    "NoLoop",
+    "NoLoopDeep",
+    "ProntoQA",
+    "ProsQA",
+    "SmolLM2NoLoop",
+    "SmolLM2Weaver",
+    "Superposition",
+    "train",
+]
 
 
 def train(

