@@ -50,18 +50,22 @@ class Case:
     length: int = 512
     labelled: float = 1.0
     steps: tuple[int, int] = (4, 4)
-    settings: tuple[tuple[str, Any], ...] = (("precision", "bf16"), ("compile", True))
+    settings: tuple[tuple[str, Any], ...] = (("precision", "bf16-stream"), ("compile", "steps"))
 
 
-PLAIN = (("precision", "bf16"), ("compile", False))
+BLOCKS = (("precision", "bf16"), ("compile", True))
+STEPS = (("precision", "bf16-stream"), ("compile", "steps"))
 VARIANTS = {
-    "plain": Case(settings=PLAIN),
-    "compiled": Case(),
-    "compiled, 1 label in 8": Case(labelled=0.125),
-    "compiled, twice the rows": Case(labelled=0.125, rows=128),
-    "compiled, 11-8-11": Case(layers=(11, 8, 11)),
-    "compiled, 128 tokens": Case(rows=256, length=128, labelled=0.125),
-    "bf16 weights": Case(labelled=0.125, settings=(("precision", "fp32"), ("compile", True))),
+    "plain": Case(settings=(("precision", "bf16"), ("compile", False))),
+    "compiled blocks": Case(settings=BLOCKS),
+    "compiled steps": Case(settings=STEPS),
+    "plain, 1 label in 8": Case(labelled=0.125, settings=(("precision", "bf16"), ("compile", False))),
+    "compiled blocks, 1 label in 8": Case(labelled=0.125, settings=BLOCKS),
+    "compiled steps in float32 stream, 1 label in 8": Case(labelled=0.125, settings=(("precision", "bf16"), ("compile", "steps"))),
+    "compiled steps, 1 label in 8": Case(labelled=0.125),
+    "compiled steps, 1 label in 8, 128 tokens": Case(rows=256, length=128, labelled=0.125),
+    "compiled steps, 1 label in 8, 11-8-11": Case(layers=(11, 8, 11), labelled=0.125),
+    "compiled steps, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128),
 }
 
 
@@ -105,17 +109,15 @@ def flops_per_token(case: Case, config: RecurrentDepthConfig) -> float:
     return without * step + 3 * (with_gradient * step + once)
 
 
-def measure(case: Case, warm: int, timed: int, width: int, vocabulary: int, bf16_weights: bool, residual: str | None) -> dict[str, Any]:
+def measure(case: Case, warm: int, timed: int, width: int, vocabulary: int) -> dict[str, Any]:
     torch._dynamo.reset()
     model = model_of(case, width, vocabulary)
-    if bf16_weights:
-        model.bfloat16()
     settings = Settings(updates=warm + timed, log_every=1, checkpoint_every=10**6, evaluate_every=10**6, lr=1e-4, **dict(case.settings))
     stamps: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train(
             model,
-            LastStep(),
+            LastStep(compile=dict(case.settings)["compile"] == "steps"),
             Fixed(*case.steps),
             Batches(case, vocabulary),
             settings,
@@ -158,7 +160,7 @@ if __name__ == "__main__":
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         try:
-            results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary, name.startswith("bf16"), None)
+            results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary)
         except Exception:
             results[name] = {"error": traceback.format_exc()[-1500:]}
         gc.collect()

@@ -19,7 +19,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from latentweaver.errors import CheckpointError
@@ -58,22 +60,21 @@ def load(folder: Path, model: nn.Module, optimisers: Optimisers, settings: dict[
     Raises:
         CheckpointError: if there is none, it cannot be read, or it was made with other settings.
     """
-    shards, path = _shards(folder), folder / NAME
+    if not there(folder):
+        raise CheckpointError(f"there is no checkpoint to resume in {folder}")
+    path = folder / NAME
     try:
-        if path.exists():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if shards and int(shards[-1].name.removeprefix(SHARDS)) > content["update"]:
-                path = shards[-1]
-        elif shards:
-            path = shards[-1]
-        else:
-            raise CheckpointError(f"there is no checkpoint to resume in {folder}")
-        notes = json.loads((path / NOTES).read_text()) if path.is_dir() else content
+        file = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {"update": -1}
+        notes = file
+        for shards in _shards(folder):
+            there_too = json.loads((shards / NOTES).read_text())
+            if there_too["update"] > notes["update"]:  # a kill can leave one of each kind
+                path, notes = shards, there_too
         _compare(path, notes["settings"], json.loads(json.dumps(settings)))
-        if path.is_dir():
-            _load_shards(path, model, optimisers)
+        if notes is file:
+            _load_file(file, model, optimisers)
         else:
-            _load_file(content, model, optimisers)
+            _load_shards(path, model, optimisers)
     except CheckpointError:
         raise
     except Exception as error:
@@ -154,7 +155,7 @@ def _save_shards(folder: Path, model: nn.Module, optimisers: Optimisers, update:
     if ranks.rank() == 0 and beside.exists():
         shutil.rmtree(beside)  # left by a kill
     dist.barrier()
-    dcp.save(tensors, checkpoint_id=beside)
+    save_shards(tensors, checkpoint_id=beside)
     if ranks.rank() == 0:
         (beside / NOTES).write_text(json.dumps({"update": update, "settings": settings}))
         if place.exists():
@@ -164,7 +165,7 @@ def _save_shards(folder: Path, model: nn.Module, optimisers: Optimisers, update:
 
 
 def _load_shards(path: Path, model: nn.Module, optimisers: Optimisers) -> None:
-    sizes = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    sizes = FileSystemReader(path).read_metadata().state_dict_metadata
     tensors: dict[str, Any] = {f"model.{name}": value for name, value in model.state_dict().items()}
     found: list[tuple[dict[str, Any], str, str]] = []
     for name, parameter, state in _states(model, optimisers):
@@ -175,7 +176,7 @@ def _load_shards(path: Path, model: nn.Module, optimisers: Optimisers) -> None:
             dtype = about.properties.dtype
             tensors[prefix + key] = torch.zeros(about.size, dtype=dtype) if counter else torch.zeros_like(parameter.detach(), dtype=dtype)
             found.append((state, key, prefix + key))
-    dcp.load(tensors, checkpoint_id=path)
+    load_shards(tensors, checkpoint_id=path)
     model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     for state, key, name in found:
         state[key] = tensors[name]

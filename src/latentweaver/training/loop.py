@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from latentweaver.errors import InputError, LatentweaverError
@@ -24,6 +23,7 @@ from latentweaver.training import checkpoint, ranks
 from latentweaver.training.depth import DepthSampler
 from latentweaver.training.objectives import Objective, Terms
 from latentweaver.training.optimisers import Kind, optimisers, trapezoid
+from latentweaver.training.products import wide_products
 from latentweaver.training.watch import Watch
 
 
@@ -45,14 +45,17 @@ class Settings:
         warmup: updates over which the learning rate rises.
         cooldown: share of the updates, at the end, over which it falls.
         accumulate: batches to an update.
-        precision: "bf16" for autocast, "fp32" for none.
-        compile: compile the model's blocks.
+        precision: "bf16" for autocast, "fp32" for none; "bf16-stream" for autocast with the residual stream in bfloat16 too, which
+            autocast alone leaves in float32.
+        compile: compile the model's blocks, or "steps": every step as one, which is faster and takes longer to compile.
         recompute: keep no activations inside blocks and compute them again on the way back: less memory, a third more time.
         workers: processes that make batches; 0 to make them in this one.
         checkpoint_every: updates between checkpoints.
         log_every: updates between lines of the log.
         evaluate_every: updates between evaluations, if there are any.
         device: where to train; None for the first GPU, else the CPU. Under `torchrun` every process has a GPU of its own.
+        attention: the attention function by transformers' name for it; None for the model's own. "eager" is the fastest on a CPU
+            where sequences are short.
         shard_blocks: on several processes, shard every block by itself (see `ranks.shard`).
     """
 
@@ -65,14 +68,15 @@ class Settings:
     warmup: int = 100
     cooldown: float = 0.3
     accumulate: int = 1
-    precision: Literal["bf16", "fp32"] = "fp32"
-    compile: bool = False
+    precision: Literal["bf16", "bf16-stream", "fp32"] = "fp32"
+    compile: bool | Literal["steps"] = False
     recompute: bool = False
     workers: int = 0
     checkpoint_every: int = 500
     log_every: int = 10
     evaluate_every: int = 500
     device: str | None = None
+    attention: str | None = None
     shard_blocks: bool = False
 
     def __post_init__(self) -> None:
@@ -81,12 +85,12 @@ class Settings:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.lr > 0:
             raise InputError(f"lr must be above 0, got {self.lr}")
-        if self.precision not in ("bf16", "fp32"):
-            raise InputError(f"precision must be 'bf16' or 'fp32', got {self.precision!r}")
+        if self.precision not in ("bf16", "bf16-stream", "fp32"):
+            raise InputError(f"precision must be 'bf16', 'bf16-stream' or 'fp32', got {self.precision!r}")
 
     def that_matter(self) -> dict[str, Any]:
         """The fields a resumed run must share with the run it resumes; the others only say where and how often."""
-        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile", "recompute", "shard_blocks")
+        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile", "recompute", "attention", "shard_blocks")
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -126,11 +130,33 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = ranks.join(settings.device)
+    with wide_products() if device.type == "cpu" else nullcontext():
+        return _train(model, objective, depth, batches, settings, folder, resume, evaluate, report, device)
+
+
+def _train(
+    model: nn.Module,
+    objective: Objective,
+    depth: DepthSampler,
+    batches: Any,
+    settings: Settings,
+    folder: Path,
+    resume: bool,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None,
+    report: Callable[[Line], None] | None,
+    device: torch.device,
+) -> list[Line]:
     model.to(device).train()
     if settings.recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a transformers model
     if settings.compile:
         compile_blocks(model)
+    if settings.compile == "steps":
+        compile_steps(model)
+    if settings.precision == "bf16-stream":  # what comes after the embedding keeps its type
+        model.get_input_embeddings().register_forward_hook(lambda module, given, embedded: embedded.bfloat16())  # type: ignore[operator]
+    if settings.attention is not None:
+        model.set_attn_implementation(settings.attention)  # type: ignore[operator]  # a transformers model
     asked = ranks.Asked(model, objective)
     if ranks.size() > 1:
         ranks.shard(asked, settings.shard_blocks)
@@ -142,7 +168,7 @@ def train(
         done = checkpoint.load(folder, model, steppers, settings.that_matter())
         if ranks.rank() == 0:
             _forget(folder, done)
-    autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext()
+    autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision != "fp32" else nullcontext()
     watch, lines, began = Watch(), [], time.monotonic()
     source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
     for update in range(done, settings.updates):
@@ -151,8 +177,7 @@ def train(
         steps, total, terms = depth(update), torch.zeros((), device=device), Terms(torch.zeros(()))
         for part in range(settings.accumulate):
             batch = ranks.share(next(source)).to(device)
-            if isinstance(asked, FSDPModule):  # gradients add up here, and are reduced with the last part
-                asked.set_requires_gradient_sync(part + 1 == settings.accumulate)
+            ranks.reduce_gradients(asked, part + 1 == settings.accumulate)
             with autocast:
                 asks, terms = asked(batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
             (asks / settings.accumulate).backward()
@@ -205,6 +230,11 @@ def compile_blocks(model: nn.Module) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for block in ranks.looped_blocks(model):
         block.compile()
+
+
+def compile_steps(model: Any) -> None:
+    """Compile the verb `think`: what is between two blocks is fused too, and the host has less to do."""
+    model.think = torch.compile(model.think)
 
 
 class _Listed(torch.utils.data.Dataset):

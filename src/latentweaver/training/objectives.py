@@ -14,6 +14,8 @@ processes. The batch needs `input_ids` and
 
 from __future__ import annotations
 
+import functools
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,21 +72,47 @@ def mean(losses: Float[Tensor, "..."], weight: Float[Tensor, "..."]) -> Float[Te
     return ranks.size() * (losses * weight).sum() / ranks.total(weight.sum()).clamp(min=1)
 
 
+def read_at(model: Any, thought: Thought, places: tuple[Tensor, Tensor]) -> Float[Tensor, "places vocabulary"]:
+    """Logits at some places (row, position) only. A model whose `read` takes `rows` turns no other states into logits, which with a
+    large vocabulary is most of the work of reading."""
+    if "rows" in inspect.signature(model.read).parameters:
+        return model.read(thought, rows=places).logits
+    return model.read(thought).logits[places]
+
+
+def _answered(model: Any, thought: Thought, labels: Tensor, places: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each label, and whether it was the likeliest token."""
+    logits = read_at(model, thought, places)
+    return F.cross_entropy(logits.float(), labels, reduction="none"), (logits.argmax(-1) == labels).float()
+
+
 @dataclass(frozen=True)
 class LastStep:
-    """The labels, read once after n + k steps."""
+    """The labels, read once after n + k steps.
+
+    Attributes:
+        compile: compile what follows the last step (coda, head and loss) as one, so that the logits of a large vocabulary are
+            never written in float32.
+    """
+
+    compile: bool = False
 
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
+        places = (batch.labels != IGNORED).nonzero(as_tuple=True)  # waits for the device, which has nothing to do yet
         thought = _warm(model, batch, depth[0], seed)
         before = thought.state
         for _ in range(depth[1]):
             before = thought.state
             thought = model.think(thought)
-        logits = model.read(thought).logits
-        known = (batch.labels != IGNORED).to(logits.dtype)
-        right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
-        loss = mean(token_losses(logits, batch.labels), known)
-        return Terms(loss, {"accuracy": mean(right, known).detach()}, (before.detach(), thought.state.detach()))
+        answered = _compiled_answered() if self.compile else _answered
+        losses, right = answered(model, thought, batch.labels[places], places)
+        each = torch.ones_like(losses)
+        return Terms(mean(losses, each), {"accuracy": mean(right, each).detach()}, (before.detach(), thought.state.detach()))
+
+
+@functools.cache
+def _compiled_answered() -> Any:
+    return torch.compile(_answered)
 
 
 @dataclass(frozen=True)

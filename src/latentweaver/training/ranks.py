@@ -124,6 +124,12 @@ def looped_blocks(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
+def reduce_gradients(asked: nn.Module, wanted: bool) -> None:
+    """Whether the next backward reduces its gradients over the ranks, or lets them add up where they are."""
+    if isinstance(asked, FSDPModule):
+        asked.set_requires_gradient_sync(wanted)
+
+
 @contextmanager
 def whole(asked: Asked) -> Iterator[None]:
     """Within this block every rank has all the weights, so that the model can be called as any other."""
