@@ -1,7 +1,8 @@
 """The superposition recipe with its controls: many runs side by side, then what each of them can do.
 
     python benchmarks/training/superposition.py train --set matched --out runs/superposition --seconds 500
-    python benchmarks/training/superposition.py table runs/superposition benchmarks/training/superposition
+    python benchmarks/training/superposition.py table runs/superposition
+    python benchmarks/training/superposition.py draw weaver-graphs docs/superposition.png
 
 `train` starts one single-threaded process for each run of a set. A run that is not done after `--seconds` is measured as it is, and
 goes on from its checkpoint when the same command is given again. Each run leaves one JSON file: accuracy on graphs that occur in
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -25,9 +27,12 @@ from pathlib import Path
 import torch
 import transformers
 
+from latentweaver.checkpoints.loading import load
 from latentweaver.evaluate.frontier import frontier_split, search_accuracy
-from latentweaver.recipes.superposition import Superposition
-from latentweaver.tasks.graph_search import GraphSearch
+from latentweaver.evaluate.frontier_plot import plot_frontier
+from latentweaver.evaluate.intervals import wilson
+from latentweaver.recipes.superposition import GRAPHS, Superposition
+from latentweaver.tasks.graph_search import LETTERS, GraphSearch
 from latentweaver.tasks.graphs import Graph, GraphMaker, permuted, shortcut_floors
 
 ARMS = {
@@ -53,7 +58,7 @@ SETS: dict[str, dict[str, dict]] = {
     "matched": {f"matched-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "appendix": {f"appendix-{arm}-{seed}": {**APPENDIX, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "four": {f"four-{arm}-{seed}": {**FOUR, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
-    "learned-positions": {f"learned-positions-coconut-{seed}": {**APPENDIX, "base": "gpt2", "seed": seed} for seed in range(2)},
+    "gpt2": {f"gpt2-coconut-{seed}": {**APPENDIX, "base": "gpt2", "seed": seed} for seed in range(2)},
     "sweep": {
         f"sweep-{spread}-{norm}-{lr}": {"initializer_range": spread, "final_norm": norm, "lr": lr}
         for spread, norm, lr in ((0.05, 0.1, 1e-3), (0.05, 0.1, 2.5e-3), (0.02, 0.1, 1.5e-3))
@@ -84,9 +89,19 @@ def main() -> None:
         verb.add_argument("--seconds", type=float, default=1e9, help="stop training after so many")
         verb.add_argument("--devices", nargs="+", default=["cpu"])
         verb.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all runs, as JSON")
+    tabled = verbs.add_parser("table", help="the table of all runs in a folder")
+    tabled.add_argument("folder", type=Path)
+    drawn = verbs.add_parser("draw", help="the picture of a trained model's frontier, and its numbers")
+    drawn.add_argument("model", help="a checkpoint folder or a name")
+    drawn.add_argument("path", type=Path, help=".png or .svg; a .json is written beside it")
+    drawn.add_argument("--graph", type=int, help="which test graph; the one with the widest frontier if left out")
     options = parser.parse_args()
     if options.verb == "train":
         train_all(options)
+    elif options.verb == "table":
+        print(table([json.loads(path.read_text()) for path in sorted(options.folder.glob("*.json"))]))
+    elif options.verb == "draw":
+        draw(options.model, options.path, options.graph)
     else:
         run(options.name, {**options.fields, **options.more}, options.out, options.seconds, options.devices[0])
 
@@ -161,6 +176,67 @@ def measure(model, recipe: Superposition) -> dict[str, dict]:
         if recipe.method == "thoughts":
             results[name]["frontier"] = [asdict(split) for split in frontier_split(model, task, graphs)]
     return results
+
+
+def table(runs: list[dict]) -> str:
+    """Accuracy of every arm: each seed, and all seeds together with a 95 % interval; then sets unlike training's."""
+    arms: dict[tuple[str, str], list[dict]] = {}
+    for run in runs:
+        chosen, arm = run["name"].rsplit("-", 1)[0].split("-", 1)
+        arms.setdefault((chosen, arm), []).append(run)
+    unlike = sorted({name for run in runs for name in run["sets"]} - {"test"})
+    lines = ["| graphs | arm | runs | updates | accuracy of each seed | together (95 %) | AUC of frontier | " + " | ".join(unlike) + " |"]
+    lines.append("|" + "---|" * (7 + len(unlike)))
+    for (chosen, arm), found in sorted(arms.items()):
+        each = ", ".join(f"{100 * run['sets']['test']['accuracy']:.1f}" for run in found)
+        frontier = [run["sets"]["test"]["frontier"] for run in found if "frontier" in run["sets"]["test"]]
+        auc = " ".join(f"{statistics.mean(split['auc'] for split in splits):.3f}" for splits in zip(*frontier, strict=True)) or "-"
+        updates = ", ".join(sorted({str(run["updates"]) + ("" if run["complete"] else " (cut)") for run in found}))
+        rest = [_share([run["sets"][name] for run in found if name in run["sets"]]) for name in unlike]
+        cells = [chosen, arm, str(len(found)), updates, each, _share([run["sets"]["test"] for run in found]), auc, *rest]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _share(measured: list[dict]) -> str:
+    """All seeds together: the share of right answers, with Wilson's interval."""
+    if not measured:
+        return "-"
+    right, count = sum(each["right"].count("1") for each in measured), sum(each["graphs"] for each in measured)
+    low, high = wilson(right, count)
+    return f"{100 * right / count:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+@torch.no_grad()
+def draw(name: str, path: Path, chosen: int | None) -> None:
+    """Draw one test graph thought by thought, and the average over all test graphs."""
+    model = load(name, device="cpu")
+    recipe = Superposition(**{field: model.config.task[field] for field in GRAPHS})
+    task, graphs = recipe.task, recipe.held_out()
+    widest = max(range(len(graphs)), key=lambda place: sorted(len(graphs[place].frontier(hops + 1)) for hops in range(task.hops - 1)))
+    chosen = widest if chosen is None else chosen
+    graph = graphs[chosen]
+    thought = model.begin(torch.tensor([task.prompt(graph, random.Random(chosen))]))
+    rows = []
+    for count in range(task.hops + 1):
+        thought = model.think(thought) if count else thought
+        if count < task.hops:
+            rows.append(
+                (f"after {count} thoughts" if count > 1 else "after 1 thought" if count else "at once", nodes(model, thought, task))
+            )
+    said = model.begin(torch.tensor([[task.answer]]), after=thought)
+    rows.append((f"the answer, after {task.hops}", nodes(model, said, task)))
+    splits = frontier_split(model, task, graphs)
+    about = f"{LETTERS[graph.root]} reaches {LETTERS[graph.target]} (green ring), not {LETTERS[graph.distractor]} (red ring)"
+    plot_frontier(graph, rows, splits, path, f"What the model would say if it stopped thinking now: {about}")
+    shown = [{"when": when, "probability": probability} for when, probability in rows]
+    numbers = {"graph": asdict(graph), "panels": shown, "graphs": len(graphs), "splits": [asdict(split) for split in splits]}
+    path.with_suffix(".json").write_text(json.dumps(numbers, indent=1))
+
+
+def nodes(model, thought, task: GraphSearch) -> list[float]:
+    """The probability of every node, among the nodes."""
+    return model.read(thought).logits[0, -1, : task.names].softmax(-1).tolist()
 
 
 def processor() -> str:

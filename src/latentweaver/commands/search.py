@@ -18,8 +18,8 @@ def task_of(model: Any) -> GraphSearch | None:
     from latentweaver.tasks.graph_search import GraphSearch
     from latentweaver.tasks.graphs import GraphMaker
 
-    hops = (about["hops"], about["hops"])
-    return GraphSearch(GraphMaker(nodes=2 + about["hops"], hops=hops, edges=about["edges"]), about["names"])
+    about = {field: value for field, value in about.items() if field != "name"}
+    return GraphSearch(names=about.pop("names"), maker=GraphMaker(**{**about, "hops": (about["hops"], about["hops"])}))
 
 
 def search(model: Any, task: GraphSearch, text: str, thoughts: int | None, console: Console) -> None:

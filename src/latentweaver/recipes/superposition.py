@@ -25,6 +25,9 @@ from latentweaver.training.depth import Fixed
 from latentweaver.training.latent_objectives import Answer
 from latentweaver.training.loop import Settings, train
 
+GRAPHS = ("nodes", "hops", "edges", "parents", "matched", "names")
+"""The fields that say what the graphs are like."""
+
 
 @dataclass(frozen=True)
 class Superposition:
@@ -151,7 +154,7 @@ class Superposition:
 
         model = self.model()
         train(model, Answer(), Fixed(0, 1), stream, settings, folder, resume, measure, report)
-        model.config.task = {"name": "graph_search", "names": self.names, "edges": self.edges, "hops": self.hops}
+        model.config.task = {"name": "graph_search", **{field: getattr(self, field) for field in GRAPHS}}
         if ranks.rank() == 0:
             model.save_pretrained(folder / "model")
             one_a_character(task.characters, unk_token="|", pad_token="|").save_pretrained(folder / "model")
