@@ -119,9 +119,11 @@ def test_page_and_json_hold_what_the_model_did(looked):
     vocabulary = np.array([entry["id"] for entry in said["vocabulary"]])
     assert np.array_equal(vocabulary[numbers(lists["top"])[..., 0].astype(int)], logprobs.argmax(-1))
     for i, token in enumerate(said["tokens"]):
-        portrait, label, flips = draw_portrait(states[i]), label_path(states[i]), find_flips(logprobs[i])
+        portrait, label, flips = draw_portrait(states[i][1:]), label_path(states[i]), find_flips(logprobs[i])
         assert token["label"]["text"] == str(label) and token["label"]["reasons"] == list(label.reasons)
-        assert np.allclose(np.abs(arrays["points"][i]), np.abs(portrait.points), atol=1e-4)
+        assert np.allclose(np.abs(arrays["points"][i][1:]), np.abs(portrait.points), atol=1e-4)
+        start = (states[i][0] - states[i][1:].mean(0)) @ portrait.components.T  # drawn, but not fitted to
+        assert np.allclose(np.abs(arrays["points"][i][0]), np.abs(start), atol=1e-4)
         assert np.allclose(token["portrait"]["explained"], portrait.explained, atol=1e-4)
         assert (token["flips"]["steps"], token["flips"]["last"]) == (list(flips.steps), flips.last)
         assert (token["id"], token["answer"]["id"]) == (int(ids[0, [2, 5, 8][i]]), int(answers[i]))
@@ -224,6 +226,17 @@ def test_any_reasoner(tmp_path):
     assert facts_of((tmp_path / "r.html").read_text())["tokens"][0]["text"] == "state 0"
 
 
+def test_thoughts_that_are_tokens_of_their_own(tmp_path):
+    """A continuous thought has one state, not one for each token of the input; and its noise takes any generator."""
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=48))
+    found = report(lw.continuous_thought(base.eval()), torch.arange(8)[None], tmp_path / "r.html", steps=12, starts=1, bench=0)
+    assert found.ids is None and found.states.shape == (13, 1, 32)
+    assert facts_of((tmp_path / "r.html").read_text())["tokens"][0]["text"] == "state 0"
+
+
 # The file
 
 
@@ -270,11 +283,11 @@ def test_300_tokens_of_noise_over_128_steps_stay_below_a_megabyte_and_a_half():
     one = from_trajectory(Trajectory.of(paths))
     n, kept, k = 300, 129, 5
     noise = lambda *shape: rng.normal(size=(n, kept, *shape))  # noqa: E731
-    portraits = tuple(replace(one.portraits[0], points=rng.normal(size=(kept, 6)), ghost=rng.normal(size=(kept, 6))) for _ in range(n))
+    portraits = tuple(replace(one.portraits[0], ghost=rng.normal(size=(128, 6))) for _ in range(n))
     ids = rng.integers(0, 49152, (n, kept, k))
     said = Said(ids, noise(k), ids[:, -1, 0], noise(), noise(), rng.integers(0, 49152, (n, kept)).astype(float), np.abs(noise()))
     found = replace(
-        one, positions=np.arange(n), generated=(False,) * n, states=np.zeros((kept, n, 8)), speed=np.abs(noise()), distance=np.abs(noise()),
+        one, positions=np.arange(n), generated=(False,) * n, states=rng.normal(size=(kept, n, 8)), speed=np.abs(noise()), distance=np.abs(noise()),
         settled=(3,) * n, labels=one.labels * n, portraits=portraits, said=said,
     )  # fmt: skip
     page = html(found, "noise")
@@ -350,7 +363,7 @@ def test_nan_is_nan_and_never_nought(tmp_path):
 def test_one_step_is_one_step(tmp_path):
     found = report(Breaks(), torch.zeros(1, 3, dtype=torch.long), tmp_path / "r.html", steps=1)
     assert [label.name for label in found.labels] == ["undetermined"] * 3
-    assert found.portraits[0] == "2 finite states: a portrait needs at least 4"
+    assert found.portraits[0] == "1 finite state after the start: a portrait needs at least 4"
     assert found.examined == {}
 
 

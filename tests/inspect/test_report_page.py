@@ -181,7 +181,7 @@ def test_a_click_in_the_heat_map_moves_every_panel(page, written) -> None:
     assert dict(dots)["11"] == ring
     points = written[1]["arrays"]["points"][2, :, 0]
     drawn = np.array([float(x) for _, x in dots])
-    assert np.allclose(np.corrcoef(drawn, points)[0, 1], 1)
+    assert np.allclose(np.corrcoef(drawn, points[1:])[0, 1], 1)
     page.locator(".token").nth(4).click()
     assert place_of(page)[0] == '=1+1,"… (5 of 7)'.replace("…", "")
     page.locator("#decode-svg").click(position={"x": 130, "y": 60})
@@ -258,6 +258,39 @@ def test_the_metric_changes_the_picture_and_its_scale(page, written) -> None:
     assert page.locator("#heatmap-svg rect.missing").count() == 1
 
 
+def test_the_first_steps_can_be_looked_at_alone(page, written) -> None:
+    page.locator("#span").select_option("17")
+    box = page.locator("#heatmap-svg image.pixels").bounding_box()
+    page.mouse.click(box["x"] + 9.5 / 17 * box["width"], box["y"] + 1)
+    assert place_of(page)[1] == f"9 of {STEPS}"
+    assert page.locator("#heatmap-svg .cell").count() == page.locator("#decode-svg .cell").count() == 1
+    page.keyboard.press("End")
+    assert page.locator("#heatmap-svg .cell").count() == page.locator("#decode-svg .cell").count() == 0
+    page.locator("#decode-svg").click(position={"x": 120, "y": 60})
+    assert place_of(page)[1] == f"0 of {STEPS}"
+
+
+def test_the_parts_of_the_portrait(page, written) -> None:
+    click_cell(page, 2, 10)
+    count = lambda: page.locator("#portrait-svg .own .dot").count()  # noqa: E731
+    assert count() == STEPS  # without the start, to which the components are not fitted
+    page.locator("#part").select_option("all")
+    assert count() == STEPS + 1
+    page.locator("#part").select_option("tail")
+    assert count() == STEPS // 2 + 1
+    page.locator("#strobe").fill("5")
+    assert count() == STEPS // 10 + 1
+    assert page.locator("#portrait-svg .other").count() == 2
+    page.locator("#others").uncheck()
+    assert page.locator("#portrait-svg .other").count() == 0
+    shares = written[1]["tokens"][2]["portrait"]["explained"]
+    page.locator("#plane").select_option("1")
+    titles = [page.locator(f"#own-{axis}").text_content() for axis in "xy"]
+    assert [title.split(":")[0] for title in titles] == ["component 3", "component 4"]
+    wanted = ["< 0.01 %" if share < 1e-4 else f"{shown(100 * share)} %" for share in shares[2:4]]
+    assert [title.split(": ")[1].removesuffix(" of the variance") for title in titles] == wanted
+
+
 def table_of(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode())))
 
@@ -279,7 +312,7 @@ def test_exports_equal_the_arrays(page, written) -> None:
     rows = table_of(saved(page, "portrait", "csv"))
     for i in range(6):
         assert np.allclose(floats(rows, f"component_{i + 1}"), arrays["points"][1, :, i], rtol=1e-5, atol=1e-6, equal_nan=True)
-        assert np.allclose(floats(rows, f"walk_{i + 1}"), arrays["ghost"][1, :, i], rtol=1e-5, atol=1e-6)
+        assert np.allclose(floats(rows, f"walk_{i + 1}"), arrays["ghost"][1, :, i], rtol=1e-5, atol=1e-6, equal_nan=True)
         assert np.allclose(floats(rows, f"start_2_component_{i + 1}"), arrays["others"][1, 1, :, i], rtol=1e-5, atol=1e-6)
     rows = table_of(saved(page, "decode", "csv"))
     assert np.allclose(floats(rows, "logprob_1"), arrays["top_logprobs"][1, :, 0], rtol=1e-5)
@@ -339,7 +372,7 @@ def test_nan_is_shown_as_nan(page) -> None:
     assert "not finite from step 30" in page.locator("#card-body").inner_text()
     assert page.locator("#decode-top .word").all_inner_texts() == ["NaN"] * 5
     assert "readout is NaN" in page.locator("#decode-note").inner_text()
-    assert page.locator("#portrait-svg .own .dot").count() == 30  # the finite states
+    assert page.locator("#portrait-svg .own .dot").count() == 29  # the finite states that were thought
     assert page.locator("#portrait-svg .own .here").count() == 0
 
 

@@ -5,7 +5,9 @@ telling tokens on the bench (`interventions`). `from_trajectory` makes do with a
 arrays about one row of the input, from which the page and the JSON file are written; nothing is computed there.
 
 What may surprise: the distance to a state that belongs to the same run falls for every path, also for a random walk. So `distance` is
-measured to where *another* start ended, wherever the model could be asked for one, and `distance_to` says which it is.
+measured to where *another* start ended, wherever the model could be asked for one, and `distance_to` says which it is. And the first
+step leaps from where the state was put, often far away, to where thinking goes on; with it in a portrait one would see nothing else. So the
+components are fitted from step 1 on.
 """
 
 from __future__ import annotations
@@ -239,7 +241,7 @@ def from_trajectory(trajectory: Trajectory, row: int = 0, *, text: Callable[[int
         distance_to="its own last state, which falls for every path, also for a random walk: no sign of convergence",
         settled=tuple(settled_at(speed[token], steps) for token in range(len(real))),
         labels=tuple(replace(label_path(path, trajectory.dtype), row=row, token=token) for token, path in enumerate(paths)),
-        portraits=tuple(_portrait(path, ghosts) for path in paths),
+        portraits=tuple(_portrait(path, bool(len(steps)) and steps[0] == 0, ghosts) for path in paths),
         ghosts=ghosts,
         said=said,
     )
@@ -287,15 +289,16 @@ def _distance(states: ndarray, end: Float[ndarray, "tokens width"]) -> Float[nda
         return np.where(away == 0, away, away / np.linalg.norm(end, axis=-1)).T
 
 
-def _portrait(path: Float[ndarray, "kept width"], ghosts: int) -> Portrait | str:
-    """A portrait of the path, or of as much of it as is finite."""
+def _portrait(path: Float[ndarray, "kept width"], start: bool, ghosts: int) -> Portrait | str:
+    """A portrait of the path, or of as much of it as is finite; `start`, the state before any thinking, is left out."""
     finite = np.isfinite(path).all(-1)
-    count = len(path) if finite.all() else int((~finite).argmax())
-    if count < 4:
-        return f"{count} finite state{'s' * (count != 1)}: a portrait needs at least 4"
-    if not np.ptp(path[:count], axis=0).any():
+    first, last = int(start), len(path) if finite.all() else int((~finite).argmax())
+    if last - first < 4:
+        count = max(0, last - first)
+        return f"{count} finite state{'s' * (count != 1)} after the start: a portrait needs at least 4"
+    if not np.ptp(path[:last], axis=0).any():
         return "the state never moved: there is no path to draw"
-    return draw_portrait(path[:count], COMPONENTS, ghosts)
+    return draw_portrait(path[first:last], COMPONENTS, ghosts)
 
 
 def _said(reading: LensReading, control: int | None) -> Said:
@@ -339,19 +342,22 @@ class _From:
         return replace(thought, state=own + noise * own.float().std().clamp(min=1e-3).to(own))
 
 
+@torch.no_grad()
 def _start_again(
     found: Findings, model: Reasoner, inputs: Any, mask: Tensor | None, where: list[int], count: int, seed: int, final: Thought | None
 ) -> Findings:
     """Think from other first states, and measure distance to where the last of them ended."""
     steps = found.provenance.steps
-    kind, runs = "noise", []
+    options = {} if mask is None else {"attention_mask": mask}
+    first, second = (model.begin(inputs, generator=_generator(inputs, other), **options).state for other in (seed, seed + 1000))
+    kind = "perturbed" if torch.equal(first, second) else "noise"
+    runs = []
     for other in range(1, count + 1):
-        run = record(model, inputs, mask, steps=steps, tokens=where, generator=_generator(inputs, seed + 1000 * other))
-        if kind == "noise" and run.states is not None and np.array_equal(run.states[0, 0], found.states[0], equal_nan=True):
-            kind = "perturbed"
-        if kind == "perturbed":
-            run = record(_From(model, 1000 * other), inputs, mask, steps=steps, tokens=where, generator=_generator(inputs, seed))
-        runs.append(run)
+        if kind == "noise":
+            runs.append(record(model, inputs, mask, steps=steps, tokens=where, generator=_generator(inputs, seed + 1000 * other)))
+        else:
+            beside = _From(model, 1000 * other)
+            runs.append(record(beside, inputs, mask, steps=steps, tokens=where, generator=_generator(inputs, seed)))
     states = np.stack([run.states[0] for run in runs])
     ends = np.concatenate([found.states[None, -1], states[:, -1]]).astype(np.float64)
     firsts = np.concatenate([found.states[None, 0], states[:, 0]]).astype(np.float64)

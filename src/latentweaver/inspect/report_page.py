@@ -116,16 +116,19 @@ def _drawn(found: Findings, fidelity: Fidelity) -> dict[str, Array]:
     for token, portrait in enumerate(found.portraits):
         if isinstance(portrait, str):
             continue
-        count = min(width, len(portrait.components))
-        points[token, : len(portrait.points), :count] = portrait.points[:, :count]
+        first = int(found.steps[0] == 0)  # the start is not in the portrait, but can be put on its components
+        drawn = slice(first, first + len(portrait.points))
+        axes = portrait.components[:width]
+        path = found.states[: drawn.stop, token].astype(np.float64)
+        middle = path[first:].mean(0)
+        points[token, : drawn.stop, : len(axes)] = (path - middle) @ axes.T
         few = min(width, portrait.ghost.shape[1])
-        ghosts[token, : len(portrait.ghost), :few] = portrait.ghost[:, :few]
+        ghosts[token, drawn, :few] = portrait.ghost[:, :few]
         if starts:
             assert found.starts is not None
-            path = found.states[: len(portrait.points), token].astype(np.float64)
-            axes = portrait.components[: min(count, others.shape[-1])]
+            axes = axes[: others.shape[-1]]
             with np.errstate(invalid="ignore", over="ignore"):
-                others[token, ..., : len(axes)] = (found.starts.states[:starts, :, token] - path.mean(0)) @ axes.T
+                others[token, ..., : len(axes)] = (found.starts.states[:starts, :, token] - middle) @ axes.T
     at = slice(None, None, fidelity.every)
     out = {"points": Array(points[:, at]), "ghost": Array(ghosts[:, at])}
     return out | ({"others": Array(others[:, :, at])} if starts else {})

@@ -9,11 +9,11 @@ function drawDecode() {
     body.append(html("p", { class: "empty" }, tokens.length ? "Nothing was read: this report was made from a recording without readouts." : "no tokens"));
     return;
   }
-  onChoice(changed => { if (changed.has("token") || changed.has("at")) redrawDecode(); });
+  onChoice(changed => { if (["token", "at", "span"].some(name => changed.has(name))) redrawDecode(); });
   new ResizeObserver(() => { if (Math.abs(body.clientWidth - laneWidth) > 1) redrawDecode(); }).observe(body);
   body.addEventListener("click", event => {
     const frame = body.querySelector("svg").getBoundingClientRect(), inside = event.clientX - frame.left - LANE.left, room = frame.width - LANE.left - LANE.right;
-    if (inside >= 0 && inside < room) choose({ at: Math.floor((inside / room) * steps.length) });
+    if (inside >= 0 && inside < room) choose({ at: Math.floor((inside / room) * chosen.span) });
   });
   redrawDecode();
   exporting("decode", decodeTable, () => body.querySelector("svg"));
@@ -22,13 +22,13 @@ function drawDecode() {
 let laneWidth = 0;
 
 function redrawDecode() {
-  const body = document.getElementById("decode-body"), width = laneWidth = Math.max(360, body.clientWidth), { token } = chosen, kept = steps.length;
+  const body = document.getElementById("decode-body"), width = laneWidth = Math.max(360, body.clientWidth), { token } = chosen, kept = chosen.span, within = steps.slice(0, kept);
   const column = (width - LANE.left - LANE.right) / kept, x = index => LANE.left + (index + 0.5) * column;
-  const line = (name, scale, kind) => name in arrays ? svg("path", { d: polyline(steps.map((_, index) => [x(index), scale(arrays[name].at(token, index))])), class: `line ${kind}` }) : null;
+  const line = (name, scale, kind) => name in arrays ? svg("path", { d: polyline(within.map((_, index) => [x(index), scale(arrays[name].at(token, index))])), class: `line ${kind}` }) : null;
   let y = 8;
   const parts = [ribbon(token, y, column), svg("text", { x: LANE.left - 8, y: y + LANE.ribbon / 2, class: "lane" }, "likeliest")];
   y += LANE.ribbon + LANE.gap;
-  const best = svg("path", { d: polyline(steps.map((_, index) => [x(index), linear([0, 1], [y + LANE.probability, y])(Math.exp(arrays.top_logprobs.at(token, index, 0)))])), class: "line best" });
+  const best = svg("path", { d: polyline(within.map((_, index) => [x(index), linear([0, 1], [y + LANE.probability, y])(Math.exp(arrays.top_logprobs.at(token, index, 0)))])), class: "line best" });
   parts.push(frame(y, LANE.probability, width, [0, 0.5, 1], linear([0, 1], [y + LANE.probability, y]), "probability"), best,
     line("answer_probability", linear([0, 1], [y + LANE.probability, y]), "answer"));
   if (arrays.answer_rank) {
@@ -39,8 +39,8 @@ function redrawDecode() {
     y += LANE.rank;
   } else y += LANE.probability;
   const flips = flipsOf(token);
-  parts.push((flips ?? []).map(index => svg("path", { d: `M${LANE.left + index * column} 2v${y}`, class: "flip" })),
-    svg("rect", { x: LANE.left + chosen.at * column, y: 4, width: column, height: y, class: "cell" }), xAxis(y, x, column));
+  parts.push((flips ?? []).filter(index => index < kept).map(index => svg("path", { d: `M${LANE.left + index * column} 2v${y}`, class: "flip" })),
+    chosen.at < kept ? svg("rect", { x: LANE.left + chosen.at * column, y: 4, width: column, height: y, class: "cell" }) : "", xAxis(y, x, column));
   body.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${y + 26}`, width, height: y + 26, class: "chart", id: "decode-svg", role: "img", "aria-label": "Likeliest token after each step, with probability and rank of the final answer" }, ...parts));
   drawTop();
   drawDecodeNote(flips);
@@ -48,9 +48,9 @@ function redrawDecode() {
 
 function ribbon(token, y, column) {
   const out = [], ids = steps.map((_, index) => likeliest(token, index)), order = [...new Set(ids)];
-  for (let index = 0; index < steps.length; index++) {
+  for (let index = 0; index < chosen.span; index++) {
     const from = index;
-    while (index + 1 < steps.length && ids[index + 1] === ids[from]) index++;
+    while (index + 1 < chosen.span && ids[index + 1] === ids[from]) index++;
     const width = (index - from + 1) * column, best = said(token, from)[0];
     out.push(svg("g", {}, svg("title", {}, `steps ${steps[from]} to ${steps[index]}: ${visible(best.text)}`),
       svg("rect", { x: LANE.left + from * column, y, width: Math.max(0.5, width - 1), height: LANE.ribbon, rx: 3, class: ids[from] === ids.at(-1) ? "run final" : `run odd${order.indexOf(ids[from]) % 2}` }),
@@ -66,7 +66,7 @@ function frame(y, height, width, places, scale, title) {
 }
 
 function xAxis(y, x, column) {
-  const every = ticks(0, steps.length - 1, Math.max(2, Math.min(steps.length - 1, Math.floor((column * steps.length) / 70)))).filter(Number.isInteger);
+  const every = ticks(0, chosen.span - 1, Math.max(2, Math.min(chosen.span - 1, Math.floor((column * chosen.span) / 70)))).filter(Number.isInteger);
   return svg("g", {}, every.map(index => svg("text", { x: x(index), y: y + 18, class: "tick" }, steps[index])), svg("text", { x: LANE.left - 8, y: y + 18, class: "lane" }, "step"));
 }
 

@@ -16,7 +16,7 @@ function drawHeatmap() {
     return;
   }
   onChoice(changed => {
-    if (changed.has("metric") || changed.has("words")) rebuild();
+    if (["metric", "words", "span"].some(name => changed.has(name))) rebuild();
     else markCell();
   });
   scroll.addEventListener("scroll", () => { keepInSight(); drawWords(); });
@@ -52,7 +52,7 @@ function heatScale(metric) {
 }
 
 function rebuild() {
-  const scroll = document.getElementById("heatmap-scroll"), count = tokens.length, kept = steps.length;
+  const scroll = document.getElementById("heatmap-scroll"), count = tokens.length, kept = chosen.span;
   const client = scroll.clientWidth, room = Math.max(200, client - HEAT.left - HEAT.right);
   const cell = { width: chosen.words ? Math.max(56, room / kept) : room / kept, height: chosen.words ? 20 : Math.max(13, Math.min(26, 340 / count)) };
   const width = HEAT.left + cell.width * kept + HEAT.right, height = HEAT.top + cell.height * count + HEAT.bottom;
@@ -74,10 +74,10 @@ function rebuild() {
 }
 
 function heatPixels(scale) {
-  const canvas = html("canvas", { width: steps.length, height: tokens.length });
-  const context = canvas.getContext("2d"), pixels = context.createImageData(steps.length, tokens.length);
+  const canvas = html("canvas", { width: chosen.span, height: tokens.length });
+  const context = canvas.getContext("2d"), pixels = context.createImageData(chosen.span, tokens.length);
   for (let token = 0, i = 0; token < tokens.length; token++)
-    for (let index = 0; index < steps.length; index++, i += 4) {
+    for (let index = 0; index < chosen.span; index++, i += 4) {
       const place = scale.place(heatValue(token, index));
       if (!Number.isNaN(place)) pixels.data.set([...ramp(place), 255], i);
     }
@@ -89,10 +89,10 @@ function heatPixels(scale) {
 function missing(cell) {
   const out = [];
   for (let token = 0; token < tokens.length; token++)
-    for (let index = chosen.metric === "speed" ? 1 : 0; index < steps.length; index++) {
+    for (let index = chosen.metric === "speed" ? 1 : 0; index < chosen.span; index++) {
       if (!Number.isNaN(heatValue(token, index))) continue;
       const from = index;
-      while (index + 1 < steps.length && Number.isNaN(heatValue(token, index + 1))) index++;
+      while (index + 1 < chosen.span && Number.isNaN(heatValue(token, index + 1))) index++;
       out.push(svg("rect", { x: HEAT.left + from * cell.width, y: HEAT.top + token * cell.height, width: (index - from + 1) * cell.width, height: cell.height, fill: "url(#hatch)", class: "missing" }));
     }
   return out;
@@ -105,7 +105,7 @@ function heatSide(cell, height) {
 }
 
 function heatHead(cell, width, scale, metric) {
-  const every = ticks(0, steps.length - 1, Math.max(2, Math.min(steps.length - 1, Math.floor((cell.width * steps.length) / 70)))).filter(Number.isInteger);
+  const every = ticks(0, chosen.span - 1, Math.max(2, Math.min(chosen.span - 1, Math.floor((cell.width * chosen.span) / 70)))).filter(Number.isInteger);
   const bar = Array.from({ length: 60 }, (_, i) => svg("rect", { x: HEAT.left + i * 2, y: 5, width: 2.2, height: 9, fill: colour(i / 59) }));
   const broken = arrays[metric.name].values.some((value, i) => Number.isNaN(value) && !(metric.name === "speed" && i % steps.length === 0));
   return svg("g", { class: "head" }, svg("rect", { x: 0, y: 0, width, height: HEAT.top - 2, class: "paper" }),
@@ -129,13 +129,14 @@ function keepInSight(left, top) {
 function markCell() {
   const { cell, cross, side } = heat, x = HEAT.left + chosen.at * cell.width, y = HEAT.top + chosen.token * cell.height;
   cross.replaceChildren(
-    svg("rect", { x: HEAT.left, y, width: cell.width * steps.length, height: cell.height, class: "band" }),
-    svg("rect", { x, y: HEAT.top, width: cell.width, height: cell.height * tokens.length, class: "band" }),
-    svg("rect", { x, y, width: cell.width, height: cell.height, class: "cell" }));
+    svg("rect", { x: HEAT.left, y, width: cell.width * chosen.span, height: cell.height, class: "band" }),
+    ...(chosen.at < chosen.span ? [svg("rect", { x, y: HEAT.top, width: cell.width, height: cell.height * tokens.length, class: "band" }),
+      svg("rect", { x, y, width: cell.width, height: cell.height, class: "cell" })] : []));
   for (const name of side.querySelectorAll(".token-name")) name.classList.toggle("now", Number(name.dataset.row) === chosen.token);
   const scroll = document.getElementById("heatmap-scroll");
   if (y < scroll.scrollTop + HEAT.top) scroll.scrollTop = y - HEAT.top;
   else if (y + cell.height > scroll.scrollTop + scroll.clientHeight) scroll.scrollTop = y + cell.height - scroll.clientHeight + 4;
+  if (chosen.at >= chosen.span) return;
   if (x < scroll.scrollLeft + HEAT.left) scroll.scrollLeft = x - HEAT.left;
   else if (x + cell.width > scroll.scrollLeft + scroll.clientWidth) scroll.scrollLeft = x + cell.width - scroll.clientWidth + 4;
 }
@@ -145,7 +146,7 @@ function drawWords() {
   if (!chosen.words) return;
   const scroll = document.getElementById("heatmap-scroll"), { cell, words, scale } = heat, out = [];
   const first = { token: Math.max(0, Math.floor((scroll.scrollTop) / cell.height) - 2), index: Math.max(0, Math.floor(scroll.scrollLeft / cell.width) - 2) };
-  const last = { token: Math.min(tokens.length, first.token + Math.ceil(scroll.clientHeight / cell.height) + 4), index: Math.min(steps.length, first.index + Math.ceil(scroll.clientWidth / cell.width) + 4) };
+  const last = { token: Math.min(tokens.length, first.token + Math.ceil(scroll.clientHeight / cell.height) + 4), index: Math.min(chosen.span, first.index + Math.ceil(scroll.clientWidth / cell.width) + 4) };
   for (let token = first.token; token < last.token; token++)
     for (let index = first.index; index < last.index; index++) {
       const place = scale.place(heatValue(token, index));
@@ -165,7 +166,7 @@ function short(text, most) {
 function cellAt(event) {
   const frame = heat.drawn.getBoundingClientRect(), { cell } = heat;
   const at = Math.floor((event.clientX - frame.left - HEAT.left) / cell.width), token = Math.floor((event.clientY - frame.top - HEAT.top) / cell.height);
-  return at >= 0 && at < steps.length && token >= 0 && token < tokens.length ? { token, at } : null;
+  return at >= 0 && at < chosen.span && token >= 0 && token < tokens.length ? { token, at } : null;
 }
 
 function tipFor(place, event) {

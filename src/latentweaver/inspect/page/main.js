@@ -11,7 +11,12 @@ function drawTimeline() {
   document.getElementById("token-before").addEventListener("click", () => choose({ token: chosen.token - 1 }));
   document.getElementById("token-after").addEventListener("click", () => choose({ token: chosen.token + 1 }));
   document.getElementById("keys").addEventListener("click", () => document.getElementById("help").showModal());
+  const span = document.getElementById("span");
+  options(span, SPANS.map(count => [count, count === steps.length ? "all steps" : `to step ${steps[count - 1]}`]));
+  span.closest("label").hidden = SPANS.length < 2;
+  span.addEventListener("change", () => choose({ span: Number(span.value) }));
   const update = () => {
+    span.value = chosen.span;
     slider.value = chosen.at;
     document.getElementById("step-now").textContent = steps.length ? `${steps[chosen.at]} of ${steps.at(-1)}` : "";
     document.getElementById("token-now").textContent = tokens.length ? `${visible(tokens[chosen.token].text)} (${chosen.token + 1} of ${tokens.length})` : "no tokens";
@@ -73,9 +78,9 @@ function onKey(event) {
 async function start() {
   document.title = `${visible(facts.title)} – latentweaver`;
   document.getElementById("title").textContent = visible(facts.title);
+  await unpackArrays();
   const { model, dtype } = facts.provenance;
   document.getElementById("subtitle").textContent = [model, `${many(tokens.length, "token")} over ${many(facts.provenance.steps, "step")}`, dtype].filter(Boolean).join(", ");
-  await unpackArrays();
   document.getElementById("panels").hidden = false;
   Object.assign(chosen, { token: tokens.length - 1, at: steps.length - 1 }, choiceFromAddress());
   for (const draw of [drawSummary, drawTimeline, drawStrip, drawHeatmap, drawPortrait, drawDecode, drawCard, drawFooter]) draw();

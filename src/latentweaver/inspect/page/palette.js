@@ -20,6 +20,13 @@ function ink(place) {
   return 0.299 * r + 0.587 * g + 0.114 * b > 120 ? "#000" : "#fff";
 }
 
+// A line has to stand out from the ground: leave out the dark end on a dark one, the bright end on a bright one.
+const darkGround = matchMedia("(prefers-color-scheme: dark)");
+
+function lineColour(place) {
+  return colour(darkGround.matches ? 0.3 + 0.7 * place : 0.88 * place);
+}
+
 // Okabe and Ito's colours, and a shape of 16 x 16 for each label
 const LABELS = {
   fixed_point: { title: "fixed point", colour: "#0072b2", about: "it has stopped", shape: "M8 3.5a4.5 4.5 0 1 0 .01 0z", filled: true },

@@ -25,6 +25,7 @@ function drawPortrait() {
   chosen.strobe = period(chosen.token);
   strobe.value = chosen.strobe;
   redrawPortrait();
+  darkGround.addEventListener("change", redrawPortrait);
   let stacked = null;
   new ResizeObserver(() => {
     const narrow = document.getElementById("portrait-body").clientWidth < 480;
@@ -57,7 +58,7 @@ function redrawPortrait() {
     scatter([left, top], own, starts, floor, axes.map((_, i) => `component ${2 * chosen.plane + i + 1}: ${share(portrait.explained, i)} of the variance`), "own"),
     scatter(stacked ? [left, 2 * top + size + bottom] : [left + size + gap, top], ghost, [], 0, axes.map((_, i) => `walk's: ${share(portrait.ghost_explained[1], i)}, of ${facts.ghosts} walks ${share(portrait.ghost_explained[0], i)} to ${share(portrait.ghost_explained[2], i)}`), "ghost")));
   const turns = portrait.turns[chosen.plane], walks = portrait.ghost_turns.map(one => one[chosen.plane]);
-  note.replaceChildren(html("b", { class: portrait.like_a_walk ? "warn" : "" }, portrait.caption), `. In this plane it winds ${show(turns)} times round its mean, a random walk ${show(walks[0])} to ${show(walks[2])} times. Left the path, right a random walk with the same step lengths. Square: start; cross: end`,
+  note.replaceChildren(html("b", { class: portrait.like_a_walk ? "warn" : "" }, portrait.caption), `. In this plane it winds ${show(turns)} times round its mean, a random walk ${show(walks[0])} to ${show(walks[2])} times. Fitted ${steps[0] === 0 ? "from step 1 on" : "to all recorded steps"}. Left the path, right a random walk with the same step lengths. Square: first state shown; cross: end`,
     starts.length ? "; dashed: other starts" : "", floor > 0 ? `; grey disc: one rounding, ${show(floor)}.` : ".");
 }
 
@@ -67,13 +68,13 @@ function path(name, ...place) {
 }
 
 function scatter([left, top], points, starts, floor, titles, name) {
-  const { size } = FRAME, from = Math.floor((steps.length - 1) / { all: Infinity, later: 16, tail: 2 }[chosen.part]);
+  const { size } = FRAME, from = { all: 0, thinking: Math.min(1, steps.length - 1), tail: Math.floor((steps.length - 1) / 2) }[chosen.part];
   const seen = points.slice(from).filter(point => point.every(Number.isFinite));
   const middle = [0, 1].map(i => (Math.min(...seen.map(p => p[i])) + Math.max(...seen.map(p => p[i]))) / 2);
   const reach = 0.54 * Math.max(...[0, 1].map(i => Math.max(...seen.map(p => p[i])) - Math.min(...seen.map(p => p[i])))) || 1;
   const x = linear([middle[0] - reach, middle[0] + reach], [left, left + size]), y = linear([middle[1] - reach, middle[1] + reach], [top + size, top]);
   const put = ([a, b]) => [x(a), y(b)], clip = `clip-${name}`, last = steps.length - 1;
-  const shade = index => colour(0.08 + 0.87 * (index / Math.max(1, last)));
+  const shade = index => lineColour(index / Math.max(1, last));
   const segments = [], dots = [];
   for (let index = from; index <= last; index++) {
     const [px, py] = put(points[index]);
@@ -83,9 +84,9 @@ function scatter([left, top], points, starts, floor, titles, name) {
       const [qx, qy] = put(points[index - 1]);
       segments.push(svg("line", { x1: qx, y1: qy, x2: px, y2: py, stroke: shade(index), class: `path ${later}` }));
     }
-    if (index % chosen.strobe === 0) dots.push(svg("circle", { cx: px, cy: py, r: chosen.strobe > 1 ? 4 : 2.4, fill: shade(index), class: `dot ${later}`, "data-index": index }));
+    if ((last - index) % chosen.strobe === 0) dots.push(svg("circle", { cx: px, cy: py, r: chosen.strobe > 1 ? 4 : 2.4, fill: shade(index), class: `dot ${later}`, "data-index": index }));
   }
-  const ends = points.findLastIndex(point => point.every(Number.isFinite)), end = put(points[ends]), start = put(points[0]), now = put(points[chosen.at]);
+  const ends = points.findLastIndex(point => point.every(Number.isFinite)), end = put(points[ends]), start = put(points.slice(from).find(point => point.every(Number.isFinite)) ?? [NaN, NaN]), now = put(points[chosen.at]);
   const disc = (floor / (2 * reach)) * size;
   return svg("g", { class: name },
     svg("clipPath", { id: clip }, svg("rect", { x: left, y: top, width: size, height: size })),
@@ -96,7 +97,7 @@ function scatter([left, top], points, starts, floor, titles, name) {
       disc > 0.5 ? svg("circle", { cx: end[0], cy: end[1], r: disc, class: "floor" }) : null,
       starts.map(one => [svg("path", { d: polyline(one.map(put)), class: "other" }), ...[one.findLast(point => point.every(Number.isFinite))].filter(Boolean).map(put).map(([ox, oy]) => svg("path", { d: `M${ox} ${oy - 4}l4 7h-8z`, class: "other-end" }))]),
       segments, dots,
-      svg("rect", { x: start[0] - 4, y: start[1] - 4, width: 8, height: 8, class: "start" }),
+      !Number.isFinite(start[0]) ? null : svg("rect", { x: start[0] - 4, y: start[1] - 4, width: 8, height: 8, class: "start" }),
       svg("path", { d: `M${end[0] - 5} ${end[1] - 5}l10 10m0-10l-10 10`, class: "end" }),
       now.every(Number.isFinite) ? svg("circle", { cx: now[0], cy: now[1], r: 7, class: "here" }) : null),
     svg("text", { x: left + size / 2, y: top + size + 34, class: "axis-title", id: `${name}-x` }, titles[0]),

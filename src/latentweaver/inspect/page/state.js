@@ -1,6 +1,6 @@
 // What is chosen. Every panel listens; nobody changes another panel. `at` counts kept steps, `steps[at]` is the step.
 
-const chosen = { token: 0, at: 0, metric: "speed", words: false, tint: "settled", plane: 0, part: "all", strobe: 1, others: true };
+const chosen = { token: 0, at: 0, metric: "speed", words: false, tint: "settled", span: steps.length, plane: 0, part: "thinking", strobe: 1, others: true };
 const listeners = [];
 
 /** Call `listen(changed)` after every change; `changed.has("token")` says what. */
@@ -29,5 +29,9 @@ function choiceFromAddress() {
   if (wanted.has("token")) change.token = Number(wanted.get("token"));
   if (wanted.has("step")) change.at = steps.filter(step => step < Number(wanted.get("step"))).length;
   if (METRICS.some(metric => metric.name === wanted.get("metric"))) change.metric = wanted.get("metric");
+  if (SPANS.includes(Number(wanted.get("show")))) change.span = Number(wanted.get("show"));
   return inRange(change);
 }
+
+/** How many kept steps, from the first, heat map and lane can show: 17, 33, ... or all. */
+const SPANS = [...[17, 33, 65, 129, 257].filter(count => count < steps.length), steps.length];
