@@ -90,7 +90,8 @@ def noise_keys(input_ids: Int[Tensor, "batch sequence"], mask: Tensor, seed: int
     place = mask.long().cumsum(-1)
     content = ((input_ids + 1) * (2 * place + 1) * 0x9E3779B97F4A7C1 * mask + place * 0x85EBCA6B).sum(-1)
     copies = (content[:, None] == content).tril(-1).sum(-1)
-    return content + (2**31 - 1) * copies + 0x27D4EB2F165667C5 * (seed + 1)
+    salt = (0x27D4EB2F165667C5 * (seed + 1) + 2**63) % 2**64 - 2**63  # wrapped as int64 does: a drawn seed is large
+    return content + (2**31 - 1) * copies + salt
 
 
 FEEDBACKS: dict[str, type[nn.Module]] = {
