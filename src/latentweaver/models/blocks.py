@@ -11,6 +11,7 @@ Shapes: B batch, S sequence, H heads, K key/value heads, D head width, W model w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from latentweaver import kernels
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.runtime.cache import LoopCache, RowsOfCache
 from latentweaver.runtime.slots import Pass
+
+Take = Callable[[Tensor], Tensor]
+"""Picks some positions of a tensor `[batch, sequence, ...]`."""
 
 
 class Linear(nn.Linear):
@@ -121,17 +125,18 @@ class Attention(nn.Module):
         cache: Cache | None,
         slot: int,
         /,  # transformers' paged attention has a `cache` of its own among the kwargs
+        take: Take | None = None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch sequence width"]:
         batch, sequence, _ = x.shape
-        q = self.q_proj(x).view(batch, sequence, -1, self.head_dim)
+        asking, tables = (x, rotary) if take is None else (take(x), (take(rotary[0]), take(rotary[1])))
+        q = self.q_proj(asking).view(*asking.shape[:2], -1, self.head_dim)
         k = self.k_proj(x).view(batch, sequence, -1, self.head_dim)
         v = self.v_proj(x).view(batch, sequence, -1, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q = kernels.rotate(q, *rotary, self.rope_layout).transpose(1, 2)
+        q = kernels.rotate(q, *tables, self.rope_layout).transpose(1, 2)
         k = kernels.rotate(k, *rotary, self.rope_layout).transpose(1, 2)
-        self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
         if isinstance(cache, Pass):
             mixed = cache.attend(self.attend, q, k, v, slot)
         elif isinstance(cache, RowsOfCache) and x.device.type == "cpu":
@@ -139,10 +144,11 @@ class Attention(nn.Module):
             rows = cache.update_rows(k, v, slot)
             mixed = torch.cat([self.attend(q[i : i + 1], *rows[i], masks[i], **kwargs) for i in range(batch)])
         else:
+            self.layer_idx = slot  # transformers' paged attention asks the module which slot it is
             if cache is not None:
                 k, v = cache.update(k, v, slot)
             mixed = self.attend(q, k, v, mask, **kwargs)
-        return self.o_proj(mixed.reshape(batch, sequence, -1))
+        return self.o_proj(mixed.reshape(*asking.shape[:2], -1))
 
     def attend(
         self,
@@ -200,7 +206,11 @@ class GatedMLP(nn.Module):
 
 
 class Block(GradientCheckpointingLayer):
-    """Attention, then MLP; `config.block` says where the norms sit (see the top of this file)."""
+    """Attention, then MLP; `config.block` says where the norms sit (see the top of this file).
+
+    Where only some positions are read on (the last block before the head), `take` picks them from any tensor of all: the others
+    leave their keys and values and are not computed further. The mask must be that of those positions.
+    """
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__()
@@ -221,13 +231,15 @@ class Block(GradientCheckpointingLayer):
         cache: Cache | None = None,
         slot: int = 0,
         /,
+        take: Take | None = None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch sequence width"]:
-        if type(cache) is LoopCache and not kwargs:
+        if type(cache) is LoopCache and take is None and not kwargs:
             fast = kernels.run_block(self, x, rotary, mask, cache, slot)
             if fast is not None:
                 return fast
-        mixed = self.attention(self.attention_norm(x), rotary, mask, cache, slot, **kwargs)
+        mixed = self.attention(self.attention_norm(x), rotary, mask, cache, slot, take=take, **kwargs)
+        x = x if take is None else take(x)
         if self.placement == "pre":
             x = x + mixed
             return x + self.mlp(self.mlp_norm(x))

@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from latentweaver.errors import InputError
 from latentweaver.halting import HaltingRule
-from latentweaver.models.blocks import Block, Linear, RMSNorm, RotaryTable
+from latentweaver.models.blocks import Block, Linear, RMSNorm, RotaryTable, Take
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.cores import INJECTIONS, Injection, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
@@ -179,16 +179,29 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             x = block(x, rotary, anchor["mask"], thought.cache, self.config.slot(step, layer), **anchor["attention"])
         return thought.advance(self.norm(x) if self.config.norm_in_loop else x)
 
-    def hidden(self, thought: Thought) -> Float[Tensor, "batch sequence width"]:
-        """What the head is applied to: the state through the coda and the final norm."""
+    def hidden(self, thought: Thought, last: int = 0, rows: Int[Tensor, "some"] | None = None) -> Float[Tensor, "batch sequence width"]:
+        """What the head is applied to: the state through the coda and the final norm.
+
+        Args:
+            thought: what to read.
+            last: only so many positions at the end of each row; 0 for all.
+            rows: only these rows, of one position each. With a `Pass` it must know them (`Pass.asked`).
+        """
+        take: Take | None = (lambda x: x[rows]) if rows is not None else (lambda x: x[:, -last:]) if last else None
         if self.config.norm_in_loop and not self.coda:
-            return thought.state
+            return thought.state if take is None else take(thought.state)
         anchor = thought.anchor
         x = self.norm(thought.state) if self.config.norm_before_coda and not self.config.norm_in_loop else thought.state
         rotary = (anchor["cos"], anchor["sin"])
+        mask, options = anchor["mask"], anchor["attention"]
         for layer, block in enumerate(self.coda):
-            x = block(x, rotary, anchor["mask"], thought.cache, self.config.prelude_layers + layer, **anchor["attention"])
-        return self.norm(x)
+            slot = self.config.prelude_layers + layer
+            if take is not None and block is self.coda[-1] and _can_take(x, mask, last, rows, thought.cache, options):
+                x = block(x, rotary, mask[:, :, -1:] if last and mask is not None else mask, thought.cache, slot, take=take)
+                take = None
+            else:
+                x = block(x, rotary, mask, thought.cache, slot, **options)
+        return self.norm(x if take is None else take(x))
 
     def exit_logit(self, thought: Thought) -> Float[Tensor, "batch sequence"]:
         """The learned gate's logit of stopping at this step (Ouro).
@@ -305,6 +318,15 @@ _ATTENTION_KWARGS = {
 """Keyword arguments of transformers that are meant for the attention function."""
 
 
+def _can_take(x: Tensor, mask: Any, last: int, rows: Tensor | None, cache: Any, options: Mapping[str, Any]) -> bool:
+    """Whether the last block can leave out what nobody reads: rows whose keys a `Pass` finds, or the last one of many positions."""
+    if options:
+        return False
+    if rows is not None:
+        return isinstance(cache, Pass) and 0 < len(rows) < len(x)
+    return last == 1 < x.shape[1] and not isinstance(cache, Pass) and (mask is None or (isinstance(mask, Tensor) and mask.dim() == 4))
+
+
 def seed_of(generator: torch.Generator | int | Tensor | None) -> int | Tensor:
     """A seed: drawn from a generator, given as a number (or one for each row), or 0."""
     if isinstance(generator, Tensor):
@@ -364,8 +386,7 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
 
     def read(self, thought: Thought, logits_to_keep: int = 0, rows: Int[Tensor, "some"] | None = None) -> Readout:
         """What the model would say if it stopped now, at every position, or at the last `logits_to_keep` ones, or for `rows` only."""
-        hidden = self.model.hidden(thought)[:, -logits_to_keep:]
-        hidden = hidden if rows is None else hidden[rows]
+        hidden = self.model.hidden(thought, logits_to_keep, rows)
         return Readout(logits=self.lm_head(hidden).float(), hidden=hidden)
 
     def exit_logit(self, thought: Thought) -> Float[Tensor, "batch sequence"]:

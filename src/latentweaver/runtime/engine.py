@@ -350,12 +350,15 @@ class Engine:
 
     def _read_rows(self, stretches: list[tuple[Running, Stretch]], ends: list[Stretch]) -> Readout:
         """The coda for all rows of the stretches, the head for the last row of each of `ends`."""
-        cache = Pass(self.slots, [stretch.span(running.slot) for running, stretch in stretches])
-        table = gather([_rows(stretch) for _, stretch in stretches])
-        last, row = {}, 0
+        spans = [stretch.span(running.slot) for running, stretch in stretches]
+        last: dict[int, int] = {}
+        row = 0
         for _, stretch in stretches:
             row += stretch.count
             last[id(stretch)] = row - 1
+        span_of = {id(stretch): span.last() for (_, stretch), span in zip(stretches, spans, strict=True)}
+        cache = Pass(self.slots, spans, [span_of[id(stretch)] for stretch in ends])
+        table = gather([_rows(stretch) for _, stretch in stretches])
         rows = torch.tensor([last[id(stretch)] for stretch in ends], dtype=torch.long, device=cache.slot.device)
         return self.model.read(thought_of(table, self._rest, cache.steps, cache), rows=rows)
 

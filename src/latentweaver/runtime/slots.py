@@ -43,6 +43,10 @@ class Span:
     count: int
     step: int
 
+    def last(self) -> Span:
+        """Its last position alone."""
+        return Span(self.slot, self.start + self.count - 1, 1, self.step)
+
 
 @dataclass
 class _Contents:
@@ -161,11 +165,13 @@ class Pass:
 
     Attributes:
         copies: zero for every row: whoever draws noise for equal rows must not tell them apart, each is a request alone.
+        asked: the rows that are still there when a block is given fewer queries than keys, each a span of one.
     """
 
-    def __init__(self, slots: Slots, spans: Sequence[Span]) -> None:
+    def __init__(self, slots: Slots, spans: Sequence[Span], asked: Sequence[Span] = ()) -> None:
         self.slots = slots
         self.spans = spans
+        self.asked = asked
         device = slots.keys.device
         self.steps = torch.tensor([span.step for span in spans for _ in range(span.count)])
         self.slot = torch.tensor([span.slot for span in spans for _ in range(span.count)], device=device)
@@ -181,23 +187,25 @@ class Pass:
     def attend(
         self,
         attend: Attend,
-        q: Float[Tensor, "rows heads 1 head"],
+        q: Float[Tensor, "asking heads 1 head"],
         k: Float[Tensor, "rows kv 1 head"],
         v: Float[Tensor, "rows kv 1 head"],
         block: int,
-    ) -> Float[Tensor, "rows 1 heads head"]:
+    ) -> Float[Tensor, "asking 1 heads head"]:
         """Write the rows' keys and values of a block, and let each row attend to its request's up to its own position."""
-        slots = self.slots
-        planes = [slots.plane(span.step, block) for span in self.spans]
-        plane = torch.tensor([p for p, span in zip(planes, self.spans, strict=True) for _ in range(span.count)], device=self.slot.device)
-        slots.keys[plane, self.slot, :, self.position] = k[:, :, 0]
-        slots.values[plane, self.slot, :, self.position] = v[:, :, 0]
+        planes = self._planes(block)
+        self._write(planes, k[:, :, 0], v[:, :, 0])
+        if len(q) == len(k):
+            spans = list(zip(self.spans, planes, strict=True))
+        else:
+            plane_of = dict(zip((span.slot for span in self.spans), planes, strict=True))
+            spans = [(span, plane_of[span.slot]) for span in self.asked]
         if self.padded:
-            return self._attend_padded(attend, q, plane)
+            return self._attend_padded(attend, q, spans)
         out, row = [], 0
-        for span, where in zip(self.spans, planes, strict=True):
+        for span, plane in spans:
             end = span.start + span.count
-            keys, values = slots.keys[where, span.slot, None, :, :end], slots.values[where, span.slot, None, :, :end]
+            keys, values = self.slots.keys[plane, span.slot, None, :, :end], self.slots.values[plane, span.slot, None, :, :end]
             if span.count == 1:
                 out.append(attend(q[row : row + 1], keys, values, None))
             else:
@@ -206,12 +214,34 @@ class Pass:
             row += span.count
         return torch.cat(out) if len(out) > 1 else out[0]
 
-    def _attend_padded(self, attend: Attend, q: Tensor, plane: Tensor) -> Tensor:
+    def _planes(self, block: int) -> list[int]:
+        """Where each span's keys of a block lie."""
+        return [self.slots.plane(span.step, block) for span in self.spans]
+
+    def _write(self, planes: list[int], k: Float[Tensor, "rows kv head"], v: Float[Tensor, "rows kv head"]) -> None:
+        """Keys and values to where they belong: stretches of prompts one by one, single tokens in one scattering write."""
+        keys, values = self.slots.keys, self.slots.values
+        if len(k) > 4 * len(planes):
+            row = 0
+            for span, plane in zip(self.spans, planes, strict=True):
+                end = span.start + span.count
+                keys[plane, span.slot, :, span.start : end] = k[row : row + span.count].transpose(0, 1)
+                values[plane, span.slot, :, span.start : end] = v[row : row + span.count].transpose(0, 1)
+                row += span.count
+            return
+        plane_of_row = torch.tensor([p for p, span in zip(planes, self.spans, strict=True) for _ in range(span.count)], device=k.device)
+        keys[plane_of_row, self.slot, :, self.position] = k
+        values[plane_of_row, self.slot, :, self.position] = v
+
+    def _attend_padded(self, attend: Attend, q: Tensor, spans: Sequence[tuple[Span, int]]) -> Tensor:
         """All rows in one call, keys padded to the longest."""
-        end = int(max(span.start for span in self.spans)) + 1
-        keys, values = self.slots.keys[plane, self.slot, :, :end], self.slots.values[plane, self.slot, :, :end]
-        seen = torch.arange(end, device=q.device) <= self.position[:, None]
-        mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill_(~seen, torch.finfo(q.dtype).min)
+        device = q.device
+        plane = torch.tensor([plane for _, plane in spans], device=device)
+        slot, position = torch.tensor([(span.slot, span.start) for span, _ in spans], device=device).unbind(-1)
+        end = max(span.start for span, _ in spans) + 1
+        keys, values = self.slots.keys[plane, slot, :, :end], self.slots.values[plane, slot, :, :end]
+        seen = torch.arange(end, device=device) <= position[:, None]
+        mask = torch.zeros(seen.shape, dtype=q.dtype, device=device).masked_fill_(~seen, torch.finfo(q.dtype).min)
         return attend(q, keys, values, mask[:, None, None])
 
 
