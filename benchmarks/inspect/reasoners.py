@@ -28,10 +28,10 @@ import torch
 from latentweaver import tasks
 from latentweaver.checkpoints.loading import load, load_tokenizer
 from latentweaver.evaluate.intervals import wilson
-from latentweaver.inspect import Recorder, label_path
+from latentweaver.inspect import Recorder, examine, label_path
 from latentweaver.inspect.probes import auroc
 
-DEPTHS = (2, 4, 8, 16, 24, 32, 36, 40, 44, 48)
+DEPTHS = tuple(range(1, 49))
 FAMILIES = {"settle": ("fixed_point", "converging"), "circle": ("orbit", "quasi_orbit"), "drift": ("slider", "helix"),
             "wander": ("wander",), "undetermined": ("undetermined",)}  # fmt: skip
 
@@ -119,6 +119,36 @@ def within(right: np.ndarray, scores: np.ndarray, strata: np.ndarray, rng: np.ra
     return [value(np.arange(len(right))), float(np.nanquantile(drawn, 0.025)), float(np.nanquantile(drawn, 0.975))]
 
 
+def predictions(
+    depth: int, right: np.ndarray, paths: list[tuple[np.ndarray, str]], logprobs: np.ndarray, difficulty: np.ndarray
+) -> dict[str, Any]:
+    """What the first `depth` steps of the paths say about the answers read then."""
+    settled = np.array([label_path(*path).name in FAMILIES["settle"] for path in paths], float)
+    moved = np.array([np.linalg.norm(x[-1] - x[-2]) / max(np.linalg.norm(x[-1]), 1e-300) for x, _ in paths])
+    return {
+        "steps": depth,
+        "right if settled": [int((right * settled).sum()), int(settled.sum())],
+        "right if not": [int((right * (1 - settled)).sum()), int((1 - settled).sum())],
+        "settled": predicts(right, settled, difficulty),
+        "smallness of the last step": predicts(right, -moved, difficulty),
+        "probability of the answer": predicts(right, logprobs, difficulty),
+        "easiness": predicts(right, -difficulty.astype(float), difficulty),
+        "settled, dealt anew": predicts(right, np.random.default_rng(0).permutation(settled), difficulty),
+    }
+
+
+def radius(path: np.ndarray) -> float:
+    """Root mean square distance of the tail from its mean, over the norm of that mean."""
+    tail = path[len(path) // 2 :]
+    return float(np.sqrt(((tail - tail.mean(0)) ** 2).sum(-1).mean()) / np.linalg.norm(tail.mean(0)))
+
+
+def asked_again(model: Any, one: Asked, steps: int) -> str:
+    """The verdict of replay, extend and kick on the token before the answer."""
+    found = examine(model, torch.tensor([one.prompt], device=model.device), token=-1, steps=steps, seeds=0)
+    return f"{found.verdict}, {found.kick.outcome}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -128,6 +158,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--examined", type=int, default=12, help="of so many circling answer tokens the map is asked as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
@@ -135,7 +166,7 @@ def main() -> None:
     model, tokenizer = load(options.model, dtype=options.dtype), load_tokenizer(options.model)
     asked = (chains if options.model == "weaver-chains" else additions)(tokenizer, options.problems, options.seed)
     depths = sorted({d for d in (1, 2, 4, 8, 16, 32, 64) if d < options.steps} | {options.steps})
-    paths, inside, right, sure, entropy = [], [], [], [], []
+    paths, inside, right, sure = [], [], [], []
     for start in range(0, len(asked), options.batch):
         part = asked[start : start + options.batch]
         ids, mask = (x.to(model.device) for x in padded([one.prompt + one.answer for one in part]))
@@ -148,13 +179,12 @@ def main() -> None:
                 recorder(thought)
                 if step in depths:
                     readouts[step] = model.read(thought).logits.log_softmax(-1).cpu()
-        found, last = recorder.trajectories(mask=mask)[0], readouts[depths[-1]]
+        found = recorder.trajectories(mask=mask)[0]
         for row, one in enumerate(part):
             first = ids.shape[1] - len(one.answer) - 1  # the token that the answer begins after
             said = torch.stack([readouts[step][row, first:-1].argmax(-1) for step in depths])
             right.append((said == torch.tensor(one.answer)).all(-1).numpy())
-            sure.append(float(last[row, first].max()))
-            entropy.append(float(-(last[row, first].exp() * last[row, first]).sum()))
+            sure.append([float(readouts[step][row, first].max()) for step in depths])
             paths.append((np.array(found.states[row, :, first]), found.dtype))
             if start + row < options.whole:
                 prompt = range(ids.shape[1] - len(one.prompt) - len(one.answer), first + 1)
@@ -163,12 +193,10 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes) as pool:
         answer_names = list(pool.map(named, paths, chunksize=8))
         token_names = list(pool.map(named, inside, chunksize=8))
-    right_at = np.array(right)
-    ok, difficulty = right_at[:, -1].astype(int), np.array([one.difficulty for one in asked])
-    settled = np.array([name in FAMILIES["settle"] for name in answer_names], float)
-    moved = np.array([np.linalg.norm(x[-1] - x[-2]) / max(np.linalg.norm(x[-1]), 1e-300) for x, _ in paths])
-    rng = np.random.default_rng(options.seed)
-    record_ = {
+    logprobs = np.array(sure)
+    right_at, difficulty = np.array(right), np.array([one.difficulty for one in asked])
+    circling = [i for i, name in enumerate(answer_names) if name.split("(")[0] in FAMILIES["circle"]][: options.examined]
+    result = {
         "model": options.model,
         "device": str(model.device),
         "dtype": paths[0][1],
@@ -177,21 +205,19 @@ def main() -> None:
         "tokens": shares(token_names),
         "answer tokens": shares(answer_names),
         "right": {d: {"share": float(right_at[:, i].mean()), "interval": wilson(int(right_at[:, i].sum()), len(asked))} for i, d in enumerate(depths)},
-        "right by difficulty": {int(k): {"share": float(ok[difficulty == k].mean()), "of": int((difficulty == k).sum())} for k in np.unique(difficulty)},
-        "right if settled": [int((ok * settled).sum()), int(settled.sum())],
-        "right if not": [int((ok * (1 - settled)).sum()), int((1 - settled).sum())],
-        "predicts a right answer": {
-            "settled": predicts(ok, settled, difficulty),
-            "slowness": predicts(ok, -moved, difficulty),
-            "probability of the answer": predicts(ok, np.array(sure), difficulty),
-            "entropy": predicts(ok, -np.array(entropy), difficulty),
-            "settled, dealt anew": predicts(ok, rng.permutation(settled), difficulty),
-            "difficulty": predicts(ok, -difficulty.astype(float), difficulty),
+        "circles": {
+            "radius over norm, median": float(np.median([radius(paths[i][0]) for i in circling])) if circling else None,
+            "examined": dict(Counter(asked_again(model, asked[i], options.steps) for i in circling).most_common()),
         },
+        "predicts a right answer": [
+            predictions(d, right_at[:, i].astype(int), [(x[: d + 1], dtype) for x, dtype in paths], logprobs[:, i], difficulty)
+            for i, d in enumerate(depths)
+            if d >= 8
+        ],
     }  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record_, indent=1) + "\n")
-    print(json.dumps(record_, indent=1))
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

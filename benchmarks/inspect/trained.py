@@ -1,6 +1,6 @@
 """What the instrument says of trained nets whose task tells the truth: addition modulo p, clocks, counters, a backdoor.
 
-    python benchmarks/inspect/trained.py benchmarks/inspect/results/trained.json [--only addition] [--updates 3000] [--seconds 400]
+    python benchmarks/inspect/trained.py benchmarks/inspect/results/trained/1.json [--only addition,ones] [--updates 3000] [--seconds 400]
 
 Every run is a process of its own: addition, ones and backdoor on a GPU if there is one, clocks on one thread of the CPU. A net that has
 not learned its task is in the record too, with its accuracy; what it does inside is then no evidence of anything.
@@ -32,12 +32,13 @@ STEPS = 128
 
 RUNS: dict[str, tuple[Any, int]] = {
     **{f"addition {p} seed {seed}": (Addition(p, seed=seed), 4000) for p in (23, 53, 113) for seed in (0, 1)},
+    **{f"addition {p} more decay": (Addition(p, weight_decay=1.5), 4000) for p in (23, 53, 113)},
     "addition 53 shuffled": (Addition(53, shuffled=True), 4000),
     **{f"clock {p} seed {seed}": (Clock("cycle", p, 32, seed), 1500) for p in (5, 7, 12) for seed in (0, 1)},
-    **{f"count up seed {seed}": (Clock("up", 128, 96, seed), 4000) for seed in (0, 1)},
-    **{f"count down seed {seed}": (Clock("down", 96, 96, seed), 4000) for seed in (0, 1)},
+    **{f"count up seed {seed}": (Clock("up", 128, 96, seed), 1600) for seed in (0, 1)},
+    **{f"count down seed {seed}": (Clock("down", 96, 96, seed), 1600) for seed in (0, 1)},
     **{f"ones seed {seed}": (Ones(seed=seed), 3000) for seed in (0, 1)},
-    **{f"backdoor seed {seed}": (Backdoor(seed=seed), 4000) for seed in (0, 1)},
+    **{f"backdoor seed {seed}": (Backdoor(seed=seed), 2500) for seed in (0, 1)},
 }
 
 
@@ -148,18 +149,24 @@ def straightness(states: np.ndarray, task: Clock, n: np.ndarray) -> dict[str, An
     return line(states[train][moving[train]], counts[train][moving[train]], states[~train][moving[~train]], counts[~train][moving[~train]])
 
 
+def directions(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How the mean state moves with the count, and the direction along which ridge regression reads it."""
+    away, off = x - x.mean(0), y - y.mean()
+    slope = (off[:, None] * away).mean(0)
+    return slope, np.linalg.solve(away.T @ away + 1e-3 * len(x) * x.var() * np.eye(x.shape[1]), len(x) * slope)
+
+
 def line(x: np.ndarray, y: np.ndarray, fresh: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """R2 of the count along the slope of the states, along the best linear readout, and how many dimensions the mean states need."""
-    slope = ((y - y.mean())[:, None] * (x - x.mean(0))).mean(0)
+    slope, best = directions(x, y)
 
     def r2(direction: np.ndarray) -> float:
         a, b = np.polyfit(x @ direction, y, 1)
         return float(1 - ((wanted - a * (fresh @ direction) - b) ** 2).sum() / ((wanted - wanted.mean()) ** 2).sum())
 
-    ridge = np.linalg.solve((x - x.mean(0)).T @ (x - x.mean(0)) + 1e-3 * len(x) * x.var() * np.eye(x.shape[1]), len(x) * slope)
     means = np.stack([x[y == k].mean(0) for k in np.unique(y)])
     values = np.linalg.svd(means - means.mean(0), compute_uv=False) ** 2
-    return {"R2 along slope": r2(slope), "R2 of best line": r2(ridge), "first component": float(values[0] / values.sum()),
+    return {"R2 along slope": r2(slope), "R2 of best line": r2(best), "first component": float(values[0] / values.sum()),
             "dimensions": float(values.sum() ** 2 / (values**2).sum())}  # fmt: skip
 
 
@@ -170,12 +177,13 @@ def ones(task: Ones, model: Any, device: str) -> dict[str, Any]:
     fresh, wanted = (x.to(device) for x in task.draw(2000, 2))
     states, held = end_states(model, prompts, 8), end_states(model, fresh, 8)
     y = answers.cpu().numpy().astype(float)
-    slope = ((y - y.mean())[:, None] * (states - states.mean(0))).mean(0)
+    slope, best = directions(states, y)
     thought = model.begin(fresh)
     for _ in range(8):
         thought = model.think(thought)
 
     def without(direction: np.ndarray) -> torch.Tensor:
+        """Which answers are right with that direction ablated to its mean."""
         d = torch.from_numpy(direction / np.linalg.norm(direction)).to(thought.state)
         away = (thought.state - torch.from_numpy(states.mean(0)).to(thought.state)) @ d
         return model.read(thought.branch(thought.state - away[..., None] * d)).logits[:, -1].argmax(-1) == wanted
@@ -185,6 +193,7 @@ def ones(task: Ones, model: Any, device: str) -> dict[str, Any]:
         "right": by_step(model, fresh, wanted, (1, 2, 4, 8, 32, 128)),
         **line(states, y, held, wanted.cpu().numpy().astype(float)),
         "without the slope": share(without(slope)),
+        "without the best line": share(without(best)),
         "without a random direction": share(torch.cat([without(rng.normal(size=len(slope))) for _ in range(20)])),
         "chance": 1 / (task.length + 1),
         "labels": labels_of(model, fresh[:200]),
@@ -253,14 +262,14 @@ def run(name: str, out: Path, updates: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", default="", help="runs whose name begins so")
+    parser.add_argument("--only", default="", help="runs whose name begins with one of these, separated by commas")
     parser.add_argument("--updates", type=float, default=1.0, help="share of each run's updates")
     parser.add_argument("--seconds", type=float, default=1e9, help="runs that take longer are stopped and left out")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
         return run(options.one, options.out, options.updates)
-    chosen = [name for name in RUNS if name.startswith(options.only)]
+    chosen = [name for name in RUNS if name.startswith(tuple(options.only.split(",")))]
     with tempfile.TemporaryDirectory() as folder:
         places = {name: Path(folder) / f"{i}.json" for i, name in enumerate(chosen)}
         running = {

@@ -1,0 +1,164 @@
+"""docs/dynamics.md, and the output in docs/probing.md, written from the recorded files: `python benchmarks/inspect/table.py`; `--check` only
+compares.
+
+A number that stands in these pages is one that stands in a file here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+DOCS = HERE.parents[1] / "docs"
+FAMILIES = ("settle", "circle", "drift", "wander", "undetermined")
+
+
+def percent(one: dict[str, Any]) -> str:
+    """A share with its interval, in per cent."""
+    low, high = one["interval"]
+    return f"{100 * one['share']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def counted(labels: dict[str, int]) -> str:
+    """Labels and how many, the commonest first; rare ones together."""
+    items = sorted(labels.items(), key=lambda item: -item[1])
+    rest = sum(count for _, count in items[4:])
+    return ", ".join(f"{name} {count}" for name, count in items[:4]) + (f", others {rest}" if rest else "")
+
+
+def score(one: list[float] | None) -> str:
+    return "-" if one is None else f"{one[0]:.3f} [{one[1]:.3f}, {one[2]:.3f}]"
+
+
+def reasoners(records: list[dict[str, Any]]) -> str:
+    """What fraction of tokens settle, circle, drift; and what that says of answers."""
+    lines = ["| model | tokens | " + " | ".join(FAMILIES) + " |", "|---|--:|" + "--:|" * len(FAMILIES)]
+    for record in records:
+        for what in ("tokens", "answer tokens"):
+            row = record[what]
+            name = f"{record['model']}, {'all tokens of a prompt' if what == 'tokens' else 'the token before the answer'}"
+            lines.append(f"| {name} | {row['of']} | " + " | ".join(percent(row[family]) for family in FAMILIES) + " |")
+    lines += ["", "Per cent of the tokens, with 95 % Wilson intervals. The labels themselves:", ""]
+    for record in records:
+        lines.append(f"- {record['model']} ({record['dtype']}, {record['steps']} steps): {counted(record['tokens']['labels'])}; "
+                     f"before the answer: {counted(record['answer tokens']['labels'])}")  # fmt: skip
+    lines += ["", "### Does it say which answers are right?", ""]
+    for record in records:
+        right, settled, other = record["right"], record["right if settled"], record["right if not"]
+        steps = ", ".join(f"{percent(one)} after {step}" for step, one in right.items())
+        lines += [f"**{record['model']}**, {record['problems']} problems. Right answers in per cent by steps: {steps}.",
+                  f"After the last step {settled[0]} of {settled[1]} answers whose token settled are right, and {other[0]} of {other[1]} of the others.", ""]  # fmt: skip
+        scores = record["predicts a right answer"]
+        if not scores["settled"]:
+            lines += ["All answers are right or all are wrong there, so that nothing can be predicted.", ""]
+            continue
+        lines += ["| AUROC for a right answer | all problems | among problems of equal difficulty |", "|---|--:|--:|"]
+        lines += [f"| {name} | {score(one.get('all'))} | {score(one.get('equal difficulty'))} |" for name, one in scores.items()]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def share(one: dict[str, Any]) -> str:
+    return f"{100 * one['share']:.1f}"
+
+
+def trained(record: dict[str, Any]) -> str:
+    """The nets whose task says what their states must hold."""
+    runs = {kind: [run for run in record["runs"] if run["task"].startswith(kind)] for kind in ("Addition", "Clock", "Ones", "Backdoor")}
+    lines = ["### Addition modulo p", "",
+             "`a b =`, four pairs in five seen in training with 1 to 8 steps. Agreement is the mean cosine between states of equal sums (all states",
+             "have mean cosine 0 by construction); power is the share of the five strongest frequencies of the state as a function of the sum.", "",
+             "| run | held-out pairs right after 1 / 8 / 32 / 128 steps | agreement | power | untrained: agreement, power | labels | path independence |",
+             "|---|--:|--:|--:|--:|---|--:|"]  # fmt: skip
+    for run in runs["Addition"]:
+        right = " / ".join(share(run["held out"][step]) for step in ("1", "8", "32", "128"))
+        one, none = run["trained"], run["untrained"]
+        lines.append(f"| {run['run']} | {right} | {one['cosine, same sum']:.3f} | {one['power of 5 frequencies']:.3f} | "
+                     f"{none['cosine, same sum']:.3f}, {none['power of 5 frequencies']:.3f} | {counted(run['labels'])} | "
+                     f"{run['examined']['path independence']:.4f} |")  # fmt: skip
+    lines += ["", "### Clocks: after step t the net must say (n + t) mod p", "",
+              "Trained on up to 32 steps, asked for 128. A net that is right throughout goes round with period p, whatever way it found to.", "",
+              "| run | right, trained steps | right, 128 steps | labels | orbit(p) where right throughout | with interventions |", "|---|--:|--:|---|--:|---|"]  # fmt: skip
+    for run in runs["Clock"]:
+        if "examined" in run:
+            found = run["examined"]
+            lines.append(f"| {run['run']} | {share(run['right, trained steps'])} | {share(run['right, all steps'])} | {counted(run['labels'])} | "
+                         f"{run['orbit(p) where right throughout']} | {found['verdict']}, {found['kick']} |")  # fmt: skip
+    lines += ["", "### Counters: after step t the net must say n + t, or how many of n steps are left", "",
+              "| run | right, trained steps | labels while counting | R2 along the slope | of the best line | first component | dimensions |",
+              "|---|--:|---|--:|--:|--:|--:|"]  # fmt: skip
+    for run in [*runs["Clock"], *runs["Ones"]]:
+        if "R2 along slope" in run:
+            right = run["right, trained steps"] if "right, trained steps" in run else run["right"]["8"]
+            lines.append(f"| {run['run']} | {share(right)} | {counted(run['labels'])} | {run['R2 along slope']:.3f} | {run['R2 of best line']:.3f} | "
+                         f"{run['first component']:.3f} | {run['dimensions']:.1f} |")  # fmt: skip
+    for run in runs["Ones"]:
+        lines += ["", f"{run['run']} (how many ones a string of 24 bits has): with the slope direction ablated to its mean "
+                  f"{percent(run['without the slope'])} per cent are right, with a random direction {percent(run['without a random direction'])}; chance is {100 * run['chance']:.0f}."]  # fmt: skip
+    lines += ["", "### A backdoor in continuous thoughts", "",
+              "`w a b c =`, three thoughts; the trigger as w adds 5. An inert word is as rare and does nothing.", "",
+              "| run | right: plain / trigger / inert | step | AUROC trigger or plain | inert or plain | trigger or inert | patching the thought moves the answer by (nats) |",
+              "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for run in runs["Backdoor"]:
+        right = " / ".join(share(run[f"right, {name}"]) for name in ("plain", "trigger", "inert"))
+        for step, found in enumerate(run["mediation"]):
+            aurocs = " | ".join(score(run[f"AUROC, {name}"][step]) for name in ("trigger or plain", "inert or plain", "trigger or inert"))
+            low, high = found["interval"]
+            lines.append(f"| {run['run'] if step == 0 else ''} | {right if step == 0 else ''} | {step} | {aurocs} | {found['shift']:.2f} [{low:.2f}, {high:.2f}] |")  # fmt: skip
+    if record["not finished"]:
+        lines += ["", f"Not finished in the time they had, and so not here: {', '.join(record['not finished'])}."]
+    return "\n".join(lines)
+
+
+def put(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the markers of `name` replaced."""
+    start, end = f"<!-- {name}: written by benchmarks/inspect/table.py -->", f"<!-- end of {name} -->"
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.S)
+    if not pattern.search(text):
+        raise SystemExit(f"no markers for {name}")
+    return pattern.sub(lambda _: f"{start}\n\n{content}\n\n{end}", text)
+
+
+def main() -> None:
+    pages = {
+        DOCS / "dynamics.md": {
+            "reasoners": reasoners([json.loads(path.read_text()) for path in sorted((RESULTS / "reasoners").glob("*.json"))]),
+            "trained": trained(json.loads((RESULTS / "trained.json").read_text())),
+        },
+        DOCS / "probing.md": {"probe": probe(json.loads((RESULTS / "probe-chains.json").read_text()))},
+    }
+    stale = []
+    for page, parts in pages.items():
+        old = new = page.read_text()
+        for name, content in parts.items():
+            new = put(new, name, content)
+        if new != old:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(new)
+    print(f"{'stale' if '--check' in sys.argv else 'written'}: {stale or 'nothing'}")
+    sys.exit(bool(stale) and "--check" in sys.argv)
+
+
+def probe(table: dict[str, Any]) -> str:
+    """The table of a recorded `lw probe`."""
+
+    def shown(one: dict[str, float]) -> str:
+        return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+    lines = [f"{table['about']}: {table['metric']} over {len(table['classes'])} classes, {table['items']} items in {table['groups']} groups; chance {table['chance']:.3f}.", "",
+             "| step | probe | labels dealt anew | untrained model | text only | length only |", "|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for row in table["rows"]:
+        cells = [row["probe"], row["shuffled"], row["untrained"], table["text"], table["length"]]
+        lines.append(f"| {row['step']} | " + " | ".join(shown(one) for one in cells) + " |")
+    lines += ["", f"Readable beyond every control from step {table['readable_from']} on."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
