@@ -13,9 +13,11 @@ import tyro
 
 from latentweaver.commands.common import one_line_errors
 from latentweaver.commands.demo import Demo
+from latentweaver.commands.export import Export
 from latentweaver.commands.inspect import Inspect
 from latentweaver.commands.measure import Bench, Eval
 from latentweaver.commands.probe import Probe
+from latentweaver.commands.quantize import Quantize
 from latentweaver.commands.serve import Serve
 from latentweaver.commands.show import Info, Models
 from latentweaver.commands.think import Think
@@ -33,6 +35,8 @@ Command = (
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Quantize, tyro.conf.subcommand("quantize")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
 )
 
 

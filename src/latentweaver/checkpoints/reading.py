@@ -94,7 +94,7 @@ def fill(model: RecurrentDepthForCausalLM, tensors: Iterable[tuple[str, Tensor]]
         CheckpointError: naming the tensors that are missing, unknown, of the wrong shape, or not finite.
     """
     given = dict(tensors)
-    expected = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         stored, tied = given.pop("lm_head.weight", None), given.get("model.embed_tokens.weight")
         if stored is not None and tied is not None and not torch.equal(stored, tied):
@@ -108,14 +108,17 @@ def fill(model: RecurrentDepthForCausalLM, tensors: Iterable[tuple[str, Tensor]]
     _report(source, "holds tensors of the wrong shape:", misshapen)
     _report(source, "holds NaN or infinite values in", [name for name, tensor in given.items() if not bool(torch.isfinite(tensor).all())])
     dtype = dtype or _stored_dtype(model.config, given)
-    given = {name: tensor.to(dtype) for name, tensor in given.items()}
+    whole = {name for name, parameter in model.named_parameters() if parameter.dtype is torch.int8}
+    _report(source, "must hold 8-bit whole numbers in", [name for name in whole if given[name].dtype is not torch.int8])
+    scales = {name for name, _ in model.named_buffers()}  # of 8-bit matrices
+    given = {name: tensor if name in whole else tensor.to(torch.float32 if name in scales else dtype) for name, tensor in given.items()}
     model.load_state_dict(given, strict=False, assign=True)
     model.tie_weights()
     for module in model.modules():  # buffers are computed, not stored
         if isinstance(module, RotaryTable):
             module.inverse_frequency = module.inverse_frequencies(model.config)[0]
     for parameter in model.parameters():
-        parameter.requires_grad_(True)
+        parameter.requires_grad_(parameter.is_floating_point())
     model.config.dtype = dtype
     model.eval()
 

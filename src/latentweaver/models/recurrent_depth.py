@@ -35,6 +35,7 @@ from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.cores import INJECTIONS, Injection, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.generation import ThinkingGeneration, dial
+from latentweaver.runtime.int8 import quantize
 from latentweaver.runtime.slots import Pass, Slots
 from latentweaver.runtime.thinking import think_until
 from latentweaver.thought import Readout, Thought
@@ -356,6 +357,8 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
         self.generation_config = first
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+        if config.int8:
+            quantize(self)
 
     @property
     def generation_config(self) -> GenerationConfig:

@@ -55,7 +55,8 @@ def cost_of(model: Any) -> Cost:
     head = counts["lm_head"]
     if model.config.tie_word_embeddings:
         counts.pop("lm_head")
-    config, weight_bytes = model.config, next(model.parameters()).element_size()
+    config = model.config
+    weight_bytes = max(parts["core"].parameters(), key=lambda parameter: parameter.numel()).element_size()  # 1 for 8-bit matrices
     return Cost(
         parameters=counts,
         once=counts["prelude"] + counts["coda"] + counts["norm"] + head,
@@ -63,5 +64,5 @@ def cost_of(model: Any) -> Cost:
         weight_bytes=weight_bytes,
         once_slots=config.prelude_layers + config.coda_layers,
         step_slots=config.core_layers,
-        slot_bytes=2 * config.num_key_value_heads * config.head_dim * weight_bytes,
+        slot_bytes=2 * config.num_key_value_heads * config.head_dim * model.dtype.itemsize,
     )
