@@ -26,7 +26,7 @@ from latentweaver.training.solvable import Solvable
 
 def worked_out(name: str, prompt: str) -> tuple[str, int]:
     """Answer and serial depth, from the text of a prompt."""
-    opening, *said, question = re.split(r"(?<=\.) ", prompt.removesuffix(DIRECT))
+    _opening, *said, question = re.split(r"(?<=\.) ", prompt.removesuffix(DIRECT))
     value: dict[str, str] = {}
     depth: dict[str, int] = {}
     points: dict[str, str] = {}
@@ -257,3 +257,39 @@ def test_only_what_can_be_known_by_now_is_asked_for(tiny: Callable[..., lw.Recur
     assert torch.allclose(terms.loss, (losses[0] + 4 * losses[1]) / 5, atol=1e-5)
     everything = Solvable(solvable_only=False)(model, Batch(ids, labels, depth, answer), (1, 2), 0)
     assert float(everything.report["asked"]) > float(terms.report["asked"])
+
+
+def test_lw_eval_takes_tasks_in_words(tiny: Callable[..., lw.RecurrentDepthForCausalLM]) -> None:
+    """A model that says the right word after two steps and not before: what the table must show."""
+    from latentweaver.evaluate.worded import accuracy_in_words
+    from latentweaver.thought import Readout
+
+    class Oracle(torch.nn.Module):
+        def __init__(self, words: Words, problems: dict[tuple[int, ...], int]) -> None:
+            super().__init__()
+            self.words, self.problems, self.weight = words, problems, torch.nn.Parameter(torch.zeros(1))
+
+        def begin(self, input_ids: torch.Tensor) -> lw.Thought:
+            return lw.Thought.start(torch.zeros(*input_ids.shape, 1), anchor={"ids": input_ids})
+
+        def think(self, thought: lw.Thought) -> lw.Thought:
+            return thought.advance(thought.state + 1)
+
+        def read(self, thought: lw.Thought, rows: torch.Tensor) -> Readout:
+            logits = torch.zeros(int(rows.sum()), 4000)
+            for at, (ids, mask) in enumerate(zip(thought.anchor["ids"], rows, strict=True)):
+                prompt = tuple(ids[: int(mask.nonzero()) + 1].tolist())
+                logits[at, self.problems[prompt] if float(thought.state.max()) >= 2 else 3999] = 1
+            return Readout(logits=logits, hidden=logits)
+
+    task, words = WORDED["swaps"](), Words(ByWord())
+    from latentweaver.evaluate.worded import drawn
+
+    known = {}
+    for problem in drawn(task, 3, 12, 5, (0.0, 1.0)):
+        ids, labels, _, _ = row_of(problem, words, hints=False)
+        known[tuple(ids[:-1])] = labels[len(ids) - 2]
+    table = accuracy_in_words(Oracle(words, known), words.tokenizer, task, [1, 2, 5], [3], problems=12, seed=5, batch_size=5)
+    assert [table.cell(3, step).right for step in (1, 2, 5)] == [0, 12, 12]
+    with pytest.raises(lw.InputError, match="swaps has difficulties"):
+        accuracy_in_words(Oracle(words, known), words.tokenizer, task, [1], [99], problems=1)

@@ -45,7 +45,9 @@ def evaluate(model: Any, tokenizer: Any, tasks: tuple[str, ...], out: Path, opti
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for name in tasks:
             steps = numbers(options.steps) if loops else [1]
-            table = accuracy_in_words(model, tokenizer, WORDED[name](), steps, numbers(options.difficulties), options.problems, seed, SIZES)
+            task = WORDED[name]()
+            levels = [level for level in numbers(options.difficulties) if level <= task.difficulties[1]]
+            table = accuracy_in_words(model, tokenizer, task, steps, levels, options.problems, seed, SIZES)
             direct.append(json.loads(table.to_json()))
             (out / "direct.json").write_text(json.dumps(direct) + "\n")
             print(f"{table}\n{name}, {time.monotonic() - began:.0f} s", flush=True)

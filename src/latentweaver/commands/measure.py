@@ -16,10 +16,10 @@ class Eval:
     """Accuracy of a model on a task, against steps and against difficulty, with 95 % intervals."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """A name or a checkpoint folder whose tokens are the task's characters."""
+    """A name or a checkpoint folder: for a task made of characters one whose tokens these are; any language model for one in words."""
 
     task: str = "chains"
-    """The task (see `latentweaver.tasks.TASKS`)."""
+    """The task (see `latentweaver.tasks`); in words are sums, homes, logic, counters, swaps and arrows."""
 
     steps: str = "1,2,4,8,16,32,64"
     """Numbers of steps to read the answer at."""
@@ -44,11 +44,12 @@ class Eval:
 
     def __call__(self) -> None:
         from latentweaver import tasks
-        from latentweaver.checkpoints.loading import load
+        from latentweaver.checkpoints.loading import load, load_tokenizer
         from latentweaver.console import make_console
         from latentweaver.errors import InputError
         from latentweaver.evaluate import accuracy_against_steps
         from latentweaver.evaluate.plot import plot
+        from latentweaver.evaluate.worded import accuracy_in_words
 
         if self.problems < 1:
             raise InputError(f"--problems must be at least 1, got {self.problems}")
@@ -56,7 +57,10 @@ class Eval:
         task = tasks.task(self.task)
         quiet()
         model = load(self.model, device=self.device)
-        table = accuracy_against_steps(model, task, steps, difficulties, self.problems, self.seed)
+        if isinstance(task, tasks.Worded):
+            table = accuracy_in_words(model, load_tokenizer(self.model), task, steps, difficulties, self.problems, self.seed)
+        else:
+            table = accuracy_against_steps(model, task, steps, difficulties, self.problems, self.seed)
         console = make_console()
         console.print(f"{self.model} on {self.task}, accuracy in per cent, {self.problems} problems a row")
         console.print(str(table), markup=False)

@@ -41,7 +41,7 @@ def accuracy_in_words(
         tokenizer: its tokenizer.
         task: where problems come from.
         steps: numbers of steps to read the answer at.
-        difficulties: difficulties to ask for; those the task cannot draw are left out.
+        difficulties: difficulties to ask for.
         problems: how many of each.
         seed: another seed, other problems.
         size: bounds of how much there is beyond what the answer needs.
@@ -51,8 +51,6 @@ def accuracy_in_words(
     words, wanted, cells = Words(tokenizer), sorted(set(steps)), []
     device = next(model.parameters()).device
     for difficulty in difficulties:
-        if not task.difficulties[0] <= difficulty <= task.difficulties[1]:
-            continue
         right = dict.fromkeys(wanted, 0)
         found = drawn(task, difficulty, problems, seed, size, split)
         for start in range(0, problems, batch_size):
@@ -91,8 +89,6 @@ def accuracy_in_writing(
     """
     cells, device = [], next(model.parameters()).device
     for difficulty in difficulties:
-        if not task.difficulties[0] <= difficulty <= task.difficulties[1]:
-            continue
         found = drawn(task, difficulty, problems, seed, size, split)
         prompts = [step_by_step(problem)[0] for problem in found]
         batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False).to(device)

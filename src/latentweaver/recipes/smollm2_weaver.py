@@ -49,7 +49,7 @@ class SmolLM2Weaver:
 
     tasks: tuple[str, ...] = tuple(WORDED)
     difficulty: int = 16
-    lengths: tuple[int, ...] = (128, 256)
+    lengths: tuple[int, ...] = (224,)
     tokens: int = 32768
     written: float = 0.2
     hints: bool = True

@@ -4,7 +4,7 @@
     problem = tasks.draw(task, "test", difficulty=6, seed=0)
     task.judge(problem, answer)
 
-`TASKS` names them all.
+`TASKS` names those made of characters, `WORDED` those in plain English (see `tasks.worded`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,31 @@ from latentweaver.tasks.maze import Maze
 from latentweaver.tasks.multiplication import Multiplication
 from latentweaver.tasks.problem import Hint, Problem, Split, Task, draw, split_of
 from latentweaver.tasks.sudoku import Sudoku
+from latentweaver.tasks.worded import WORDED, Worded
 
 TASKS: dict[str, Callable[..., Task]] = {"chains": Chains, "maze": Maze, "multiplication": Multiplication, "sudoku": Sudoku}
 
-__all__ = ["TASKS", "Chains", "Hint", "Maze", "Multiplication", "Problem", "Split", "Sudoku", "Task", "draw", "split_of", "task"]
+__all__ = [
+    "TASKS",
+    "WORDED",
+    "Chains",
+    "Hint",
+    "Maze",
+    "Multiplication",
+    "Problem",
+    "Split",
+    "Sudoku",
+    "Task",
+    "Worded",
+    "draw",
+    "split_of",
+    "task",
+]
 
 
 def task(name: str) -> Task:
     """The task of that name, with its default settings."""
-    if name not in TASKS:
-        raise InputError(f"unknown task {name!r}; there are {', '.join(TASKS)}")
-    return TASKS[name]()
+    known = {**TASKS, **WORDED}
+    if name not in known:
+        raise InputError(f"unknown task {name!r}; there are {', '.join(known)}")
+    return known[name]()
