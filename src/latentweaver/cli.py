@@ -11,7 +11,9 @@ from typing import Annotated
 
 import tyro
 
+from latentweaver.commands.ablate import Ablate
 from latentweaver.commands.common import one_line_errors
+from latentweaver.commands.compare import Compare, compare
 from latentweaver.commands.demo import Demo
 from latentweaver.commands.export import Export
 from latentweaver.commands.inspect import Inspect
@@ -31,6 +33,8 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
@@ -44,8 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the `lw` command; the exit code is 2 for input that cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == ["train"]:  # its flags are the recipe's fields, known only once the recipe is
-            train(arguments[1:])
+        if arguments[:1] in (["train"], ["compare"]):  # their flags are the recipe's fields, known only once the recipe is
+            {"train": train, "compare": compare}[arguments[0]](arguments[1:])
             return
         with one_line_errors():
             command = tyro.cli(
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
                 args=arguments,
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
-        assert not isinstance(command, Train), "has been run above"
+        assert not isinstance(command, (Train, Compare)), "has been run above"
         command()
     except LatentweaverError as error:
         print(f"lw: {error}", file=sys.stderr)

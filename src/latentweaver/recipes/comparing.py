@@ -17,7 +17,7 @@ from latentweaver.evaluate.ablate import ABLATIONS, Effect, ablate, cut_to
 from latentweaver.evaluate.answers import Says, seconds_per_answer
 from latentweaver.evaluate.paired import bootstrap, difference, mcnemar
 from latentweaver.recipes.methods import METHODS
-from latentweaver.recipes.worded import Worded, graded, prompts_for
+from latentweaver.recipes.stepwise import Stepwise, graded, prompts_for
 from latentweaver.recipes.wording import MARK, answer_in, examples
 
 SOFT = "soft"
@@ -144,7 +144,7 @@ def measure(model: Any, tokenizer: Any, items: list[Any], method: str, seed: int
     """What a trained model does with some problems; `timed` of them are also asked one at a time, by the clock.
 
     Raises:
-        InputError: if the model was not trained by a recipe of problems in words.
+        InputError: if the model was not trained by a recipe of problems with steps.
     """
     prompts, limit = prompts_for(model, tokenizer, items), model.config.task["limit"]
     options: dict[str, Any] = {}
@@ -197,7 +197,7 @@ def softened(model: Any) -> Any:
 
 
 def compare(
-    recipe: Worded,
+    recipe: Stepwise,
     folder: Path,
     methods: Sequence[str],
     seeds: int = 3,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentweaver.errors import InputError
-from latentweaver.recipes.worded import Worded
-from latentweaver.tasks import worded
+from latentweaver.recipes.stepwise import Stepwise
+from latentweaver.tasks import stepwise
 
 
 @dataclass(frozen=True)
-class ProntoQA(Worded):
-    """The recipe; fields that all problems in words share are in `Worded`.
+class ProntoQA(Stepwise):
+    """The recipe; fields that all problems in words share are in `Stepwise`.
 
     Attributes:
         train, test: files of {question, steps, answer}: rows 0 to 8,999 and 9,200 to 9,999 of what the original's generator draws.
@@ -23,13 +23,13 @@ class ProntoQA(Worded):
 
     name = "prontoqa"
 
-    def training_items(self) -> list[worded.WordedProblem]:
+    def training_items(self) -> list[stepwise.SteppedProblem]:
         """The training problems."""
-        return worded.load(_given("train", self.train))
+        return stepwise.load(_given("train", self.train))
 
-    def test_items(self) -> list[worded.WordedProblem]:
+    def test_items(self) -> list[stepwise.SteppedProblem]:
         """The test problems."""
-        return worded.load(_given("test", self.test))
+        return stepwise.load(_given("test", self.test))
 
 
 def _given(field: str, path: Path | None) -> Path:

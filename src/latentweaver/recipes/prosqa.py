@@ -9,15 +9,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from latentweaver.recipes.worded import Worded
+from latentweaver.recipes.stepwise import Stepwise
 from latentweaver.tasks import prosqa
 from latentweaver.tasks.graphs import GraphMaker
 
 
 @dataclass(frozen=True)
-class ProsQA(Worded):
-    """The recipe; fields that all problems in words share are in `Worded`. The defaults are the paper's schedule.
+class ProsQA(Stepwise):
+    """The recipe; fields that all problems in words share are in `Stepwise`. The defaults are the paper's schedule.
 
     Attributes:
         problems: generated training items (the paper has 17,886).
@@ -50,6 +51,10 @@ class ProsQA(Worded):
         task = prosqa.ProsQA(GraphMaker(nodes=self.nodes, hops=self.hops), unseen=frozenset(item.question for item in self.items))
         rng = random.Random("prosqa test")
         return [task.draw(rng) for _ in range(self.test_problems)]
+
+    def likeness(self) -> dict[str, Any]:
+        """Number and kind of the training graphs."""
+        return {"problems": self.problems, "nodes": self.nodes, "hops": list(self.hops)}
 
     def words(self) -> set[str]:
         """Every name there is, and the few words between them."""

@@ -16,7 +16,7 @@ PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
 PIECES = r"###|\n|[.,:?!]"
 
 
-class Worded(Protocol):
+class Stepwise(Protocol):
     """A problem in words: what the published files of COCONUT hold."""
 
     @property
@@ -27,7 +27,7 @@ class Worded(Protocol):
     def answer(self) -> str: ...
 
 
-def texts(item: Worded) -> tuple[str, list[str], str]:
+def texts(item: Stepwise) -> tuple[str, list[str], str]:
     """Question, steps and answer as they are written."""
     return item.question + "\n", [step + "\n" for step in item.steps], f"{MARK} {item.answer}"
 
@@ -45,7 +45,7 @@ def word_tokenizer(words: Iterable[str], markers: Iterable[str]) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", extra_special_tokens=list(markers), **special)
 
 
-def words_of(items: Iterable[Worded]) -> set[str]:
+def words_of(items: Iterable[Stepwise]) -> set[str]:
     """Every word of some problems."""
     import re
 

@@ -1,4 +1,4 @@
-"""What the recipes of problems in words share: one method or another, on the same problems, for as many updates.
+"""What the recipes of problems with steps share: one method or another, on the same problems, for as many updates.
 
 A recipe says where its problems come from (`training_items`, `test_items`); `method` says what becomes of their steps.
 """
@@ -24,7 +24,7 @@ MARKERS = ("<|latent|>", "<|start-latent|>", "<|end-latent|>")
 
 
 @dataclass(frozen=True)
-class Worded:
+class Stepwise:
     """Problems in words and one of `methods.METHODS`.
 
     Attributes:
@@ -78,7 +78,7 @@ class Worded:
     checkpoint_every: int = 500
     log_every: int = 20
 
-    name = "worded"
+    name = "stepwise"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -111,6 +111,10 @@ class Worded:
     def test_items(self) -> list[Any]:
         """The test problems."""
         raise NotImplementedError
+
+    def likeness(self) -> dict[str, Any]:
+        """The fields that say what problems are drawn, so that a trained model can be asked more of them."""
+        return {}
 
     # What is made of them --------------------------------------------------------------------------------------------
 
@@ -166,7 +170,8 @@ class Worded:
     def model(self) -> Any:
         """A fresh model."""
         model = self.lesson.model(self.parts[0], self.iterations)
-        model.config.task = {"name": self.name, "method": self.method, "thoughts": self.lesson.thoughts, "limit": self.limit}
+        asked = {"thoughts": self.lesson.thoughts, "limit": self.limit, "problems": self.likeness()}
+        model.config.task = {"name": self.name, "method": self.method, **asked}
         return model
 
     def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -230,11 +235,11 @@ def prompts_for(model: Any, tokenizer: Any, items: list[Any]) -> list[list[int]]
     """The prompts a trained model answers: the question, and as many latent tokens as it learned with between its markers.
 
     Raises:
-        InputError: if the model was not trained by a recipe of problems in words.
+        InputError: if the model was not trained by a recipe of problems with steps.
     """
     task = getattr(model.config, "task", None) or {}
     if "thoughts" not in task:
-        raise InputError("this model was not trained by a recipe of problems in words (lw train prosqa-coconut and its siblings)")
+        raise InputError("this model was not trained by a recipe of problems with steps (lw train prosqa-coconut and its siblings)")
     config, asked = model.config, examples(items, tokenizer)
     if config.start_token_id is None:
         return [example.question for example in asked]

@@ -14,7 +14,7 @@ from latentweaver.errors import InputError
 
 
 @dataclass(frozen=True)
-class WordedProblem:
+class SteppedProblem:
     """A question, the steps to its answer, and the answer."""
 
     question: str
@@ -22,7 +22,7 @@ class WordedProblem:
     answer: str
 
 
-def load(path: str | Path) -> list[WordedProblem]:
+def load(path: str | Path) -> list[SteppedProblem]:
     """The problems of a file.
 
     Raises:
@@ -31,7 +31,7 @@ def load(path: str | Path) -> list[WordedProblem]:
     path = Path(path)
     try:
         rows = json.loads(path.read_text())
-        problems = [WordedProblem(str(row["question"]), tuple(map(str, row["steps"])), str(row["answer"])) for row in rows]
+        problems = [SteppedProblem(str(row["question"]), tuple(map(str, row["steps"])), str(row["answer"])) for row in rows]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
