@@ -37,6 +37,7 @@ from latentweaver.runtime.cache import LoopCache
 from latentweaver.runtime.generation import ThinkingGeneration, dial
 from latentweaver.runtime.int8 import quantize
 from latentweaver.runtime.slots import Pass, Slots
+from latentweaver.runtime.speculation import OPTIONS as SPECULATION
 from latentweaver.runtime.thinking import think_until
 from latentweaver.thought import Readout, Thought
 
@@ -440,7 +441,7 @@ class RecurrentDepthForCausalLM(ThinkingGeneration, RecurrentDepthPreTrainedMode
     ) -> CausalLMOutputWithPast:
         """Logits (and the loss, with `labels`) after `num_steps` steps; None for the generation config's, then the config's."""
         kwargs.pop("return_dict", None)
-        for name in ("warm_start", "min_steps", "watch"):
+        for name in ("warm_start", "min_steps", "watch", *sorted(SPECULATION)):
             if kwargs.pop(name, None):
                 raise InputError(f"{name} is for greedy decoding and sampling with the library's own cache; leave it out here")
         output = self.model(

@@ -109,7 +109,7 @@ class Beats:
         cache = self.model.new_cache("full", length)
         thought = think_for(self.model, self.model.begin(ids, initial_state=initial_state, generator=seed, cache=cache), self.num_steps)
         logits = self.model.read(thought, logits_to_keep=1).logits[0, -1]
-        planes = torch.cat([bank[:, :, :, :, :length] for bank in cache.banks])
+        planes = torch.cat([bank[:, :, :, :, :length] for bank in cache.banks if bank is not None])
         self.slots.keys[: len(planes), :, :, :length], self.slots.values[: len(planes), :, :, :length] = planes.unbind(1)
         return logits
 
