@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from latentweaver import tasks
 from latentweaver.errors import InputError
-from latentweaver.tasks.batches import IGNORED, Stream, collate
+from latentweaver.tasks import prosqa
+from latentweaver.tasks.batches import IGNORED, Epochs, Stream, collate
 from latentweaver.tasks.chains import evaluate
 from latentweaver.tasks.characters import END, Characters
 from latentweaver.tasks.multiplication import MARK, problem_of, read_row, steps_of
@@ -174,3 +177,110 @@ class TestSudoku:
             solve("." * 81)
         with pytest.raises(InputError, match="81"):
             solve("123")
+
+
+class TestRecorded:
+    ROW = {"question": "Ann has 1,200 pens and buys 3. How many?", "answer": "She has 1200 + 3 = <<1200+3=1203>>1203.\n#### 1,203"}
+
+    def written(self, path: Path, *rows: object) -> Path:
+        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+        return path
+
+    def test_rows_of_gsm8k_are_read_and_judged_by_value(self, tmp_path: Path) -> None:
+        train = self.written(tmp_path / "a.jsonl", {**self.ROW, "question": "Other?"})
+        test = self.written(tmp_path / "b.jsonl", self.ROW, "")
+        task = tasks.task(f"gsm8k:{train},{test}")
+        problem = tasks.draw(task, "test", 1, 0)
+        assert (problem.prompt, problem.answer) == (self.ROW["question"] + "\n", "1203")
+        assert task.judge(problem, "So it is 1,203.") and task.judge(problem, "1203.0")
+        assert not task.judge(problem, "1203 and then 4") and not task.judge(problem, "many")
+        assert tasks.draw(task, "train", 1, 0).prompt == "Other?\n"
+        assert Characters(task.characters).encode(problem.prompt)
+
+    @pytest.mark.parametrize(
+        ("row", "said"),
+        [
+            ('{"question": "cut o', r"b.jsonl, line 2 is not a row of GSM8K \(JSONDecodeError"),
+            ({"question": "q"}, r"line 2 is not a row of GSM8K \(KeyError: 'answer'"),
+            ({"question": "q", "answer": "no mark"}, "does not end with '#### number'"),
+            ([1, 2], "line 2 is not a row"),
+        ],
+    )
+    def test_a_broken_row_is_named_with_its_line(self, tmp_path: Path, row: object, said: str) -> None:
+        train, test = self.written(tmp_path / "a.jsonl", self.ROW), self.written(tmp_path / "b.jsonl", {**self.ROW, "question": "x"}, row)
+        with pytest.raises(InputError, match=said):
+            tasks.task(f"gsm8k:{train},{test}")
+
+    def test_mixed_up_files_are_refused(self, tmp_path: Path) -> None:
+        file = self.written(tmp_path / "a.jsonl", self.ROW)
+        with pytest.raises(InputError, match="1 questions of gsm8k are in both files"):
+            tasks.task(f"gsm8k:{file},{file}")
+        with pytest.raises(InputError, match="ProsQA's form"):
+            tasks.task(f"prosqa:{file},{file}")
+        with pytest.raises(InputError, match="cannot read"):
+            tasks.task(f"gsm8k:{tmp_path}/none.jsonl,{file}")
+        with pytest.raises(InputError, match="two files"):
+            tasks.task(f"gsm8k:{file}")
+        with pytest.raises(InputError, match="no train problems"):
+            tasks.task(f"gsm8k:{self.written(tmp_path / 'empty.jsonl')},{file}")
+
+    def test_prosqa_is_read_from_its_files(self, tmp_path: Path) -> None:
+        rng = random.Random(0)
+        items = [prosqa.ProsQA().draw(rng) for _ in range(4)]
+        for name, part in (("train", items[:3]), ("test", items[3:])):
+            (tmp_path / name).write_text(json.dumps([item.record() for item in part]))
+        task = tasks.task(f"prosqa:{tmp_path}/train,{tmp_path}/test")
+        problem = tasks.draw(task, "test", len(items[3].steps), 0)
+        assert problem.prompt == items[3].question + " "
+        assert task.judge(problem, items[3].answer)
+
+
+class TestGym:
+    gym = pytest.importorskip("reasoning_gym", reason="an optional extra")
+
+    @pytest.mark.parametrize("name", ["chain_sum", "knights_knaves", "mini_sudoku"])
+    def test_problems_get_harder_are_judged_and_keep_to_their_side(self, name: str) -> None:
+        task = tasks.task(f"reasoning-gym:{name}")
+        low, high = task.difficulties
+        assert high > low
+        sides = {}
+        for split in ("train", "test"):
+            drawn = [tasks.draw(task, split, low, seed) for seed in range(10)]
+            assert all(task.judge(problem, problem.answer) and not task.judge(problem, "nonsense") for problem in drawn)
+            sides[split] = {problem.prompt for problem in drawn}
+        assert not sides["train"] & sides["test"]
+        assert tasks.draw(task, "train", low, 3) == tasks.draw(task, "train", low, 3)
+        assert tasks.draw(task, "train", high, 3).prompt != tasks.draw(task, "train", low, 3).prompt
+
+    def test_what_it_does_not_have_is_named(self) -> None:
+        with pytest.raises(InputError, match="chain_sum"):
+            tasks.task("reasoning-gym:chain_sun")
+        with pytest.raises(InputError, match="not drawn from reasoning-gym"):
+            tasks.task("reasoning-gym:chain_sum").judge(tasks.Problem("1 + 1 =", "2", 1), "2")
+
+
+class TestEpochs:
+    def problems(self) -> list[tasks.Problem]:
+        rng = random.Random(0)
+        return [tasks.Problem("a" * rng.randint(1, 200), str(place % 10), place) for place in range(403)]
+
+    def test_like_lengths_share_a_batch_and_every_problem_comes_once_a_pass(self) -> None:
+        characters = Characters("a0123456789")
+        epochs = Epochs(self.problems(), characters, batch_size=8, multiple=1)
+        count = 403 // 8
+
+        def padding(epochs: Epochs) -> float:
+            batches = [epochs[index].input_ids for index in range(count)]
+            return sum(int((ids == characters.pad).sum()) for ids in batches) / sum(ids.numel() for ids in batches)
+
+        assert padding(epochs) < 0.03 < 0.3 < padding(Epochs(self.problems(), characters, batch_size=8, multiple=1, window=1))
+        lengths = [
+            sorted(int(row) for index in range(count) for row in (epochs[index + turn * count].input_ids > 1).sum(1)) for turn in (0, 1)
+        ]
+        assert abs(sum(lengths[0]) - sum(lengths[1])) < 1000, "the same problems in another order, but for three left over"
+        assert not epochs[0].input_ids.equal(epochs[count].input_ids)
+        assert epochs[5].input_ids.equal(Epochs(self.problems(), characters, batch_size=8, multiple=1)[5].input_ids)
+
+    def test_too_few_problems_are_named(self) -> None:
+        with pytest.raises(InputError, match="403 problems do not fill a batch of 500"):
+            Epochs(self.problems(), Characters("a0123456789"), batch_size=500)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from latentweaver.errors import InputError
 from latentweaver.tasks.chains import Chains
@@ -40,8 +41,37 @@ __all__ = [
 
 
 def task(name: str) -> Task:
-    """The task of that name, with its default settings."""
-    known = {**TASKS, **WORDED}
-    if name not in known:
-        raise InputError(f"unknown task {name!r}; there are {', '.join(known)}")
-    return known[name]()
+    """The task of that name, with its default settings.
+
+    Raises:
+        InputError: if there is none of that name, or what it is made from cannot be used.
+    """
+    kind, colon, rest = name.partition(":")
+    if colon and kind in ADAPTERS:
+        return ADAPTERS[kind](rest)
+    if name not in TASKS:
+        raise InputError(f"unknown task {name!r}; there are {', '.join([*TASKS, *(f'{kind}:{form}' for kind, form in FORMS.items())])}")
+    return TASKS[name]()
+
+
+def _gym(rest: str) -> Task:
+    from latentweaver.tasks.gym import Gym
+
+    return Gym(rest)
+
+
+def _recorded(kind: str, rest: str) -> Task:
+    from latentweaver.tasks.recorded import Recorded
+
+    train, comma, test = rest.partition(",")
+    if not (train and comma and test):
+        raise InputError(f"{kind} needs two files, {kind}:TRAIN,TEST; got {rest!r}")
+    return Recorded.of(kind, train, test)
+
+
+FORMS = {"gsm8k": "TRAIN,TEST", "prosqa": "TRAIN,TEST", "reasoning-gym": "NAME"}
+ADAPTERS: dict[str, Callable[[str], Task]] = {
+    "gsm8k": partial(_recorded, "gsm8k"),
+    "prosqa": partial(_recorded, "prosqa"),
+    "reasoning-gym": _gym,
+}

@@ -7,12 +7,14 @@ the answer that is the next token; for a hint it is a value that the text itself
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from latentweaver.errors import InputError
 from latentweaver.tasks.characters import Characters
 from latentweaver.tasks.problem import Problem, Split, Task, draw
 
@@ -103,3 +105,56 @@ class Stream:
         size = grown * rng.random()
         problems = [draw(self.task, self.split, rng.randint(low, high), rng, size) for _ in range(self.batch_size)]
         return collate(problems, Characters(self.task.characters), self.hints, self.multiple)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Batches of a list of problems, over and over, every problem once in each pass: batch i depends on (seed, i) alone.
+
+    Problems of like length share a batch, so that little is padding: each pass is shuffled, sorted by length within windows of
+    `window` batches, cut, and the batches are shuffled again. What is left over at the end of a pass is left out of it.
+
+    Attributes:
+        problems: the problems.
+        characters: the vocabulary.
+        batch_size: problems in a batch.
+        seed: another seed, another order.
+        hints: whether hints are labelled too.
+        multiple: lengths are rounded up to a multiple of this.
+        window: batches that are sorted together; 1 sorts nothing across batches.
+    """
+
+    problems: Sequence[Problem]
+    characters: Characters
+    batch_size: int
+    seed: int = 0
+    hints: bool = True
+    multiple: int = 32
+    window: int = 50
+    _passes: dict[int, list[list[int]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.problems) < self.batch_size:
+            raise InputError(f"{len(self.problems)} problems do not fill a batch of {self.batch_size}")
+
+    def __getitem__(self, index: int) -> Batch:
+        number, place = divmod(index, len(self.problems) // self.batch_size)
+        if number not in self._passes:
+            self._passes.clear()
+            self._passes[number] = self._order(number)
+        chosen = [self.problems[problem] for problem in self._passes[number][place]]
+        return collate(chosen, self.characters, self.hints, self.multiple)
+
+    def _order(self, number: int) -> list[list[int]]:
+        rng, size = random.Random(f"{self.seed} {number}"), self.batch_size
+        order = list(range(len(self.problems)))
+        rng.shuffle(order)
+        batches = []
+        for start in range(0, len(order), self.window * size):
+            near = sorted(order[start : start + self.window * size], key=self._length)
+            batches += [near[place : place + size] for place in range(0, len(near) - size + 1, size)]
+        rng.shuffle(batches)
+        return batches
+
+    def _length(self, problem: int) -> int:
+        return len(self.problems[problem].prompt) + len(self.problems[problem].answer)

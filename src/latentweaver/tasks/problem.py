@@ -70,11 +70,15 @@ class Task(ABC):
         """The problem without what does not matter to it (the names of its variables, say): equal for equal problems."""
         return problem.prompt
 
+    def split(self, problem: Problem) -> Split:
+        """The side a problem belongs to, now and for ever."""
+        digest = blake2b(self.essence(problem).encode(), digest_size=4, person=b"latentweaver").digest()
+        return "test" if int.from_bytes(digest, "little") % TEST_SHARE == 0 else "train"
+
 
 def split_of(task: Task, problem: Problem) -> Split:
     """The side a problem belongs to, now and for ever."""
-    digest = blake2b(task.essence(problem).encode(), digest_size=4, person=b"latentweaver").digest()
-    return "test" if int.from_bytes(digest, "little") % TEST_SHARE == 0 else "train"
+    return task.split(problem)
 
 
 def draw(task: Task, split: Split, difficulty: int, seed: int | random.Random, size: float | None = None, tries: int = 10_000) -> Problem:
