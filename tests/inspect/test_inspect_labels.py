@@ -177,7 +177,17 @@ class TestGoingRound:
             assert "short" in one.flags
 
     @pytest.mark.parametrize(
-        ("r", "wanted"), [(2.8, "fixed_point"), (3.2, "orbit(2)"), (3.5, "orbit(4)"), (3.83, "orbit(3)"), (3.9, "wander"), (4.0, "wander")]
+        ("r", "wanted"),
+        [
+            (2.8, "fixed_point"),
+            (2.9, "fixed_point"),
+            (3.2, "orbit(2)"),
+            (3.5, "orbit(4)"),
+            (3.83, "orbit(3)"),
+            (3.7, "wander"),
+            (3.9, "wander"),
+            (4.0, "wander"),
+        ],
     )
     def test_logistic_map(self, r, wanted):  # [V7]
         assert share(lambda rng: embed(planted.logistic(r, T, rng), rng, 8), wanted) == 1

@@ -211,6 +211,8 @@ class Bench:
         resting = radius <= floor or self.passive.name == "fixed_point"
         span = np.eye(tail.shape[1]) if resting else principal_directions(tail - tail.mean(0), tail.shape[1])
         length = size * (float(np.linalg.norm(tail[-1])) if resting else radius) or size
+        if not resting:  # a push smaller than the gaps between the orbit's points could not be seen to come back
+            length = max(length, min(4 * _gap(longer[self.steps // 2 :]), 5 * length))
         rng = np.random.default_rng(seed)
         directions = rng.normal(size=(kicks, len(span))) @ span
         directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -383,6 +385,14 @@ def _away(difference: Tensor) -> float:
 
 def _radius(path: ndarray) -> float:
     return float(np.sqrt(((path - path.mean(0)) ** 2).sum(-1).mean()))
+
+
+def _gap(orbit: ndarray) -> float:
+    """Distance that nine in ten of the orbit's points have at most to the nearest other one; 0 if it comes back to the same ones."""
+    square = (orbit**2).sum(-1)
+    apart = square[:, None] - 2 * orbit @ orbit.T + square[None]
+    np.fill_diagonal(apart, np.inf)
+    return float(np.sqrt(np.maximum(np.quantile(apart.min(-1), 0.9), 0)))
 
 
 def _nearest(points: ndarray, orbit: ndarray) -> ndarray:

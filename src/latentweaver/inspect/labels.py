@@ -241,8 +241,18 @@ def _passes(d: Dynamics) -> bool:
     n = d.steps - d.steps // 2 + 1
     steady = abs(r.lines[0].growth) * n < 0.7 and not (d.rate > 1.005 and d.trend > 4)
     predictable = r.skill > (0.5 if len(r.lines) == 1 or r.energy > 0.8 else 0.6)
-    unexplained = d.determinism > 0.9 and r.energy < 0.97 and 1 - d.determinism < 0.25 * (1 - r.energy)
-    return r.turns >= MIN_TURNS and r.energy >= 0.5 and r.coherence < 0.5 and steady and predictable and not unexplained
+    # what follows a rule closer than the lines do, or lines that come and go: chaos with a rhythm
+    unexplained = d.determinism > 0.85 and r.energy < 0.97 and 1 - d.determinism < 0.7 * (1 - r.energy)
+    fleeting = any(line.energy > 0.01 and abs(line.growth) * n > 0.7 and abs(line.growth) > 4 * line.growth_error for line in r.lines)
+    return (
+        r.turns >= MIN_TURNS
+        and r.energy >= 0.5
+        and r.coherence < 0.5
+        and steady
+        and predictable
+        and not unexplained
+        and not (fleeting and r.energy < 0.97)
+    )
 
 
 def _rotating(d: Dynamics) -> Label | None:
