@@ -1,0 +1,123 @@
+"""One run on one process, then two, then one: the losses are those of a run that one process made alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentweaver import recipes
+from latentweaver.errors import InputError
+from latentweaver.tasks.batches import Batch
+from latentweaver.training import checkpoint, ranks
+
+# The first state is zeros: noise is a hash of the bits of an embedding, which the order of a sum over ranks may change.
+SETTINGS = dict(  # noqa: C408
+    initial_state="zeros", width=16, inner=32, heads=2, statements=4, depth=2, high_steps=3, backprop=2, batch_size=4, warm_updates=2,
+    rise_updates=4, updates=9, checkpoint_every=3, accumulate=2, evaluate_every=9, evaluate_problems=4, log_every=1, device="cpu",
+)  # fmt: skip
+
+PROGRAM = """
+import json, os, sys
+import torch
+from latentweaver import recipes
+
+folder, stop, settings = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+torch.set_num_threads(1)
+
+def report(line):
+    if line["update"] == stop:  # an update after a checkpoint: lost, and made again
+        os._exit(9)
+
+recipes.train("chains", folder, resume=True, report=report, **settings)
+"""
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    recipes.train("chains", folder, **SETTINGS)
+    return folder
+
+
+def two_processes(tmp_path: Path, stop: int, **settings: object) -> subprocess.CompletedProcess:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [str(program), str(tmp_path / "run"), str(stop), json.dumps({**SETTINGS, **settings})]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launch, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+
+
+def same(one: list[dict], other: list[dict]) -> None:
+    assert [line["update"] for line in one] == [line["update"] for line in other]
+    assert [line["depth"] for line in one] == [line["depth"] for line in other], "every rank draws the same depth"
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["norm"] == pytest.approx(theirs["norm"], rel=1e-3)
+        assert mine["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path, alone: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(line: dict) -> None:
+        if line["update"] == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        recipes.train("chains", tmp_path / "run", report=stop, **SETTINGS)
+    assert (tmp_path / "run" / checkpoint.NAME).exists()
+    ended = two_processes(tmp_path, stop=7)
+    assert ended.returncode != 0, "the first of the two processes was made to end"
+    assert sorted(path.name for path in (tmp_path / "run").glob("training*")) == ["training-000006"], ended.stderr[-2000:]
+    assert {path.suffix for path in (tmp_path / "run" / "training-000006").iterdir()} >= {".distcp"}
+    recipes.train("chains", tmp_path / "run", resume=True, **SETTINGS)
+    assert sorted(path.name for path in (tmp_path / "run").glob("training*")) == [checkpoint.NAME]
+    same(lines(alone), lines(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_two_processes_that_shard_every_block_save_a_model_that_opens(tmp_path: Path, alone: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    ended = two_processes(tmp_path, stop=-1, shard_blocks=True, recompute=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    same(lines(alone), lines(tmp_path / "run"))
+    mine, theirs = (AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in (alone, tmp_path / "run"))
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_shard_folder_cut_off_by_a_kill_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "training-000006.new").mkdir()
+    assert not checkpoint.there(tmp_path)
+    (tmp_path / "training-000003").mkdir()
+    assert checkpoint.there(tmp_path)
+
+
+def test_rows_are_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.arange(12).view(6, 2)
+    batch = Batch(rows, rows, rows, rows > 3)
+    assert ranks.share(batch) is batch, "one process keeps everything"
+    monkeypatch.setattr(ranks, "size", lambda: 3)
+    parts = []
+    for number in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        parts.append(ranks.share(batch).input_ids)
+    assert torch.cat(parts).sort(0).values.equal(rows)
+    monkeypatch.setattr(ranks, "size", lambda: 4)
+    with pytest.raises(InputError, match="6 rows of a batch cannot be shared evenly by 4 processes"):
+        ranks.share(batch)
