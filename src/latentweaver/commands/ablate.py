@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -20,10 +20,10 @@ class Ablate:
     """A folder that `lw train prosqa-coconut` or one of its siblings left."""
 
     task: str = "prosqa"
-    """The task that the model was trained on: prosqa, prontoqa."""
+    """The task that the model was trained on: prosqa, prontoqa, words."""
 
     test: Path | None = None
-    """A file of problems; needed but for prosqa, whose problems are drawn without it."""
+    """A file of problems: needed for prontoqa; prosqa's are drawn without it."""
 
     problems: int = 200
     """How many problems, at most."""
@@ -42,10 +42,9 @@ class Ablate:
         from latentweaver.commands.compare import in_columns, per_cent
         from latentweaver.console import make_console
         from latentweaver.errors import InputError
-        from latentweaver.recipes import ProntoQA, ProsQA
+        from latentweaver.recipes import STEPWISE as kinds
         from latentweaver.recipes.comparing import ablated
 
-        kinds = {kind.name: kind for kind in (ProsQA, ProntoQA)}
         if self.task not in kinds:
             raise InputError(f"unknown task {self.task!r}; thoughts can be ablated on {', '.join(kinds)}")
         if self.problems < 2:
@@ -54,8 +53,13 @@ class Ablate:
         model, tokenizer = load(self.model, device=self.device), load_tokenizer(self.model)
         about = getattr(model.config, "task", None) or {}
         if about.get("name") != self.task:
-            raise InputError(f"{self.model} was not trained on {self.task} by a recipe of problems with steps (lw train {self.task}-coconut)")
-        recipe = kinds[self.task](test=self.test, **about["problems"])
+            raise InputError(
+                f"{self.model} was not trained on {self.task} by a recipe of problems with steps (lw train {self.task}-coconut)"
+            )
+        given = {} if self.test is None else {"test": self.test}
+        if given and "test" not in kinds[self.task].__dataclass_fields__:
+            raise InputError(f"problems of {self.task} are drawn, not read; leave out --test")
+        recipe: Any = kinds[self.task](**given, **about["problems"])
         effects = ablated(model, tokenizer, recipe.test_items()[: self.problems], self.seed)
         lines = [["thoughts", "accuracy", "difference", "McNemar's p", "answers changed"]]
         for effect in effects:

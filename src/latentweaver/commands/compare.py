@@ -40,16 +40,15 @@ class Choices:
 
 def compare(arguments: list[str]) -> None:
     """`lw compare TASK [--folder F] [--methods A,B] [--seeds N] [--json FILE] [--FIELD VALUE ...]`; fields are the recipe's."""
-    from latentweaver.recipes import ProntoQA, ProsQA
+    from latentweaver.recipes import STEPWISE as kinds
 
-    kinds: dict[str, Any] = {kind.name: kind for kind in (ProsQA, ProntoQA)}
     if not arguments or arguments[0].startswith("-"):
         print(f"usage: lw compare TASK [--FLAG VALUE ...]\n\ntasks: {', '.join(kinds)}")
         sys.exit(0 if "-h" in arguments or "--help" in arguments else 2)
     name, *rest = arguments
     if name not in kinds:
         raise InputError(f"unknown task {name!r}; methods can be compared on {', '.join(kinds)}")
-    kind = kinds[name]
+    kind: Any = kinds[name]
 
     def chosen(choices: Choices, recipe: kind) -> tuple[Choices, Any]:  # type: ignore[valid-type]  # known only now
         return choices, recipe

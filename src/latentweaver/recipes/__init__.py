@@ -16,7 +16,9 @@ from latentweaver.recipes.methods import METHODS, MethodName
 from latentweaver.recipes.prontoqa import ProntoQA
 from latentweaver.recipes.prosqa import ProsQA
 from latentweaver.recipes.smollm2_weaver import SmolLM2NoLoop, SmolLM2Weaver
+from latentweaver.recipes.stepwise import Stepwise
 from latentweaver.recipes.superposition import Superposition
+from latentweaver.recipes.word_problems import WordProblems
 
 RECIPES: dict[str, type] = {
     "chains": Chains,
@@ -27,7 +29,9 @@ RECIPES: dict[str, type] = {
     "smollm2-weaver-no-loop": SmolLM2NoLoop,
     "superposition": Superposition,
 }
-for _kind in (ProsQA, ProntoQA):  # prosqa-coconut, prosqa-cot, ...: one recipe, its method set
+STEPWISE: dict[str, type[Stepwise]] = {kind.name: kind for kind in (ProsQA, ProntoQA, WordProblems)}
+"""Tasks whose problems have steps, and so a recipe for every method: prosqa-coconut, prosqa-cot, ..., words-lotus."""
+for _kind in STEPWISE.values():
     for _method in METHODS:
         _field = ("method", MethodName, _method)
         _options = {"frozen": True, "namespace": {"__doc__": _kind.__doc__, "__module__": _kind.__module__}}

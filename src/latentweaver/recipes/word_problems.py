@@ -1,0 +1,73 @@
+"""Word problems from templates, split by template, by every method and control: exact answers, steps that can be written down.
+
+Problems are those of `tasks.worded`. A problem's side of the split is that of its template: the problem without its names. The
+steps are the values on the way, a sentence each. Where these meet recurrent depth: `lw train smollm2-weaver` learns the same
+problems with the same base, in thoughts about every token instead of thoughts before the answer.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from latentweaver.errors import InputError
+from latentweaver.recipes.stepwise import Stepwise
+from latentweaver.recipes.wording import words_of
+from latentweaver.tasks.problem import Split, draw
+from latentweaver.tasks.stepwise import SteppedProblem
+from latentweaver.tasks.worded import WORDED
+from latentweaver.tasks.worded.writing import DIRECT
+
+
+@dataclass(frozen=True)
+class WordProblems(Stepwise):
+    """The recipe; fields that all problems with steps share are in `Stepwise`.
+
+    Attributes:
+        tasks: which templates.
+        difficulty: the most steps a problem needs.
+        size: how much there is in a problem beyond what its answer needs, in [0, 1].
+        problems, test_problems: how many of each side.
+    """
+
+    tasks: tuple[str, ...] = ("sums", "homes", "counters", "swaps")
+    difficulty: int = 5
+    size: float = 0.0
+    problems: int = 20_000
+    test_problems: int = 500
+
+    name = "words"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := sorted(set(self.tasks) - set(WORDED)):
+            raise InputError(f"unknown tasks {', '.join(unknown)}; there are {', '.join(WORDED)}")
+
+    def training_items(self) -> list[SteppedProblem]:
+        """Problems of the training side's templates."""
+        return self._drawn("train", self.problems)
+
+    def test_items(self) -> list[SteppedProblem]:
+        """Problems of templates that are never trained on."""
+        return self._drawn("test", self.test_problems)
+
+    def words(self) -> set[str]:
+        """Every word of both sides: the names of a test problem are not new, only its template is."""
+        return words_of([*self.items, *self.test_items()])
+
+    def likeness(self) -> dict[str, Any]:
+        """Templates, difficulty and size."""
+        return {"tasks": list(self.tasks), "difficulty": self.difficulty, "size": self.size}
+
+    def _drawn(self, side: Split, count: int) -> list[SteppedProblem]:
+        rng, kinds = random.Random(f"words {side}"), [WORDED[name]() for name in self.tasks]
+        found = []
+        for number in range(count):
+            task = kinds[number % len(kinds)]
+            low, high = task.difficulties
+            problem = draw(task, side, rng.randint(low, min(self.difficulty, high)), rng, self.size)
+            steps = tuple(filter(None, (text.strip() for text in re.findall(r"[^.]*\.", problem.thoughts))))  # type: ignore[attr-defined]
+            found.append(SteppedProblem(problem.prompt.removesuffix(DIRECT).strip(), steps, problem.answer))
+        return found

@@ -1,0 +1,281 @@
+"""Recipes of problems with steps: every method trains, stops and goes on, answers; the table and the ablations read what they left."""
+
+import json
+import random
+
+import pytest
+import torch
+
+import latentweaver as lw
+from latentweaver import recipes
+from latentweaver.cli import main
+from latentweaver.errors import InputError
+from latentweaver.evaluate.answers import answers
+from latentweaver.recipes.comparing import Comparison, Result, compare, measure, softened
+from latentweaver.recipes.methods import METHODS
+from latentweaver.recipes.prosqa import ProsQA
+from latentweaver.recipes.stepwise import prompts_for
+from latentweaver.recipes.wording import answer_in, examples, word_tokenizer, words_of
+from latentweaver.tasks import prosqa, stepwise
+from latentweaver.tasks.problem import Problem
+from latentweaver.tasks.stepwise import SteppedProblem
+from latentweaver.tasks.worded import WORDED
+from latentweaver.training.curriculum import Example
+from latentweaver.training.epochs import Epochs
+
+TINY = {"nodes": 8, "hops": (2, 3), "problems": 32, "test_problems": 6, "width": 16, "layers": 1, "heads": 2, "limit": 12}
+SHORT = {"batch_size": 8, "epochs": 5, "epochs_per_stage": 1, "max_latent_stage": 2, "block": 2, "lr": 1e-3, "device": "cpu"}
+FIELDS = {**TINY, **SHORT, "evaluate_items": 3, "checkpoint_every": 6}
+FLAGS = [
+    text for name, value in FIELDS.items() for text in (f"--{name.replace('_', '-')}", *map(str, value if name == "hops" else (value,)))
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Every method, trained far too short to be good at anything: FOLDER/METHOD-0."""
+    folder = tmp_path_factory.mktemp("runs")
+    for method in METHODS:
+        recipes.train(f"prosqa-{method}", folder / f"{method}-0", **FIELDS)
+    return folder
+
+
+def opened(folder):
+    from latentweaver.checkpoints.loading import load, load_tokenizer
+
+    return load(folder / "model", device="cpu"), load_tokenizer(folder / "model")
+
+
+class TestMethods:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_leaves_a_reasoner_that_answers(self, runs, method: str) -> None:
+        model, tokenizer = opened(runs / f"{method}-0")
+        assert isinstance(model, lw.Reasoner)
+        items = ProsQA(**FIELDS).test_items()
+        result = measure(model, tokenizer, items, method, 0)
+        thoughts = model.config.task["thoughts"]
+        assert thoughts == {"codi": 2, "pccot": 2, "lotus": 4}.get(method, 0 if method in ("no-thoughts", "icot", "cot", "no-cot") else 2)
+        assert thoughts + 1 <= result.tokens <= thoughts + 12
+        lines = [json.loads(text) for text in (runs / f"{method}-0" / "log.jsonl").read_text().splitlines()]
+        assert lines[-1]["update"] == 20
+        assert 0 <= lines[-1]["accuracy"] <= 1
+
+    def test_what_thoughts_are_in_each(self, runs) -> None:
+        kinds = {method: opened(runs / f"{method}-0")[0].config for method in METHODS}
+        assert (kinds["coconut"].feedback, kinds["pause"].feedback, kinds["codi"].feedback) == ("hidden", "pause", "projected")
+        assert kinds["pause-multipass"].pause_passes == "several"
+        assert (kinds["pccot"].refine, kinds["lotus"].refine) == ("jacobi", "loop")
+        assert kinds["cot"].latent_token_id is None
+
+    def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(self, runs, tmp_path) -> None:
+        class Stop(Exception):
+            pass
+
+        def stop(line):
+            if line["update"] >= 7:
+                raise Stop
+
+        with pytest.raises(Stop):
+            recipes.train("prosqa-coconut", tmp_path, report=stop, **FIELDS, log_every=1)
+        recipes.train("prosqa-coconut", tmp_path, resume=True, **FIELDS)
+        whole, resumed = (opened(folder)[0].state_dict() for folder in (runs / "coconut-0", tmp_path))
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+    def test_the_curriculum_must_have_time_to_end(self) -> None:
+        with pytest.raises(InputError, match="epochs must be above that; got 3"):
+            ProsQA(**{**FIELDS, "epochs": 3})
+
+    def test_prompts_of_the_last_epoch_are_those_of_the_trained_model(self, runs) -> None:
+        for method in ("coconut", "codi", "lotus", "cot"):
+            model, tokenizer = opened(runs / f"{method}-0")
+            recipe = ProsQA(**FIELDS, method=method)
+            items = recipe.test_items()
+            learned = [recipe.lesson.prompt(example, recipe.epochs - 1) for example in examples(items, tokenizer)]
+            assert prompts_for(model, tokenizer, items) == learned
+
+    def test_begins_with_a_pretrained_decoder(self, runs, tmp_path) -> None:
+        model, tokenizer = opened(runs / "cot-0")
+        model.base.save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+        fresh = ProsQA(**FIELDS, base=str(tmp_path / "base")).model()
+        assert torch.equal(fresh.get_input_embeddings().weight, model.get_input_embeddings().weight)
+
+    def test_published_questions_are_not_trained_on(self, tmp_path) -> None:
+        recipe = ProsQA(**FIELDS)
+        first = recipe.items[0]
+        (tmp_path / "test.json").write_text(json.dumps([first.record()]))
+        aware = ProsQA(**FIELDS, test=tmp_path / "test.json")
+        assert [item.question for item in aware.test_items()] == [first.question]
+        assert first.question not in {item.question for item in aware.items}
+
+    def test_other_tasks(self, tmp_path) -> None:
+        rows = [
+            {"question": f"Max is {i}. True or false: Max is not {i}.", "steps": [f"Max is {i}."], "answer": "False"} for i in range(16)
+        ]
+        (tmp_path / "rows.json").write_text(json.dumps(rows))
+        shape = {name: value for name, value in FIELDS.items() if name not in ("nodes", "hops", "problems", "test_problems")}
+        for name, more in {
+            "prontoqa-coconut": {"train": tmp_path / "rows.json", "test": tmp_path / "rows.json"},
+            "words-codi": {"problems": 16, "test_problems": 4},
+        }.items():
+            lines = []
+            recipes.train(name, tmp_path / name, report=lines.append, **shape, **more)
+            assert "accuracy" in lines[-1]
+
+    def test_templates_of_word_problems_are_split(self) -> None:
+        recipe, task = recipes.STEPWISE["words"](tasks=("homes",), problems=60, test_problems=60), WORDED["homes"]()
+        learned, asked = ({task.essence(Problem(item.question, "", 1)) for item in side} for side in (recipe.items, recipe.test_items()))
+        assert learned
+        assert asked
+        assert not learned & asked
+
+
+class TestComparing:
+    def test_reads_what_is_there_and_prints_the_table(self, runs, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
+        asked = ["--methods", "coconut,pause,cot,soft", "--seeds", "1", "--timed", "1", "--json", str(tmp_path / "table.json")]
+        main(["compare", "prosqa", "--folder", str(runs), *asked, *FLAGS])
+        shown, table = capsys.readouterr().out, json.loads((tmp_path / "table.json").read_text())
+        assert [line.split()[0] for line in shown.splitlines()[2:6]] == ["coconut", "pause", "cot", "soft"]
+        assert "without searching, by lower in-degree" in shown
+        assert "training" not in shown
+        items = ProsQA(**FIELDS).test_items()
+        for result, row in zip(table["results"], table["rows"], strict=True):
+            assert row["mean"] == result["accuracy"] == result["right"].count("1") / len(items)
+            assert row["seconds"] > 0
+
+    def test_trains_what_is_missing(self, tmp_path) -> None:
+        names = []
+        found = compare(ProsQA(**FIELDS), tmp_path, ["no-cot"], 2, 0, lambda name, line: names.append(name))
+        assert set(names) == {"no-cot-0", "no-cot-1"}
+        assert [result.seed for result in found.results] == [0, 1]
+        assert (tmp_path / "no-cot-1" / "model" / "config.json").exists()
+
+    def test_rows_are_tested_against_one_method(self) -> None:
+        rng = random.Random(0)
+        good = [tuple(rng.random() < 0.9 for _ in range(200)) for _ in range(3)]
+        poor = [tuple(rng.random() < 0.6 for _ in range(200)) for _ in range(3)]
+        results = [Result(name, seed, runs[seed], 3.0) for name, runs in (("coconut", good), ("cot", poor)) for seed in range(3)]
+        first, second = Comparison(tuple(results)).rows()
+        assert first.gain is None
+        assert second.gain == pytest.approx(second.mean - first.mean)
+        assert second.gain_high < 0
+        assert max(second.p_values) < 1e-3
+        assert first.low < first.mean < first.high
+        assert [Result.of(result.as_dict()) for result in results] == results
+
+    def test_soft_thinking_is_the_model_that_writes(self, runs) -> None:
+        model, tokenizer = opened(runs / "cot-0")
+        soft = softened(model)
+        assert soft.base is model.base
+        assert soft.config.feedback == "soft"
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["compare", "chess"], "unknown task 'chess'"),
+            (["compare", "prosqa", "--methods", "magic"], "unknown method magic"),
+            (["compare", "prosqa", "--seeds", "0"], "seeds must be at least 1"),
+            (["compare", "prontoqa", "--methods", "cot"], "--test is needed"),
+            (["compare", "prosqa", "--epochs", "three"], "epochs"),
+            (["compare", "prosqa", "--test", "nowhere.json"], "cannot read nowhere.json"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, capsys, arguments: list[str], words: str) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err.strip()
+        assert words in error
+        assert "\n" not in error
+
+
+class TestAblating:
+    @pytest.mark.parametrize("method", ["coconut", "codi", "pccot", "lotus", "no-curriculum"])
+    def test_prints_and_writes_every_ablation(self, runs, tmp_path, capsys, method: str) -> None:
+        main(["ablate", str(runs / f"{method}-0" / "model"), "--problems", "5", "--json", str(tmp_path / "a.json"), "--device", "cpu"])
+        shown, effects = capsys.readouterr().out, json.loads((tmp_path / "a.json").read_text())
+        names = [effect["name"] for effect in effects]
+        assert names[:6] == ["as they are", "swapped", "permuted", "noised", "zeroed", "mean"]
+        assert "cut to 1" in names
+        assert all(name in shown for name in names)
+        model, tokenizer = opened(runs / f"{method}-0")
+        recipe = ProsQA(problems=32, nodes=8, hops=(2, 3))
+        assert effects[0]["right"] == measure(model, tokenizer, recipe.test_items()[:5], method, 0).as_dict()["right"]
+
+    @pytest.mark.parametrize(("method", "words"), [("cot", "no thoughts"), ("pause", "pause tokens")])
+    def test_models_without_thoughts_say_so(self, runs, capsys, method: str, words: str) -> None:
+        with pytest.raises(SystemExit):
+            main(["ablate", str(runs / f"{method}-0" / "model")])
+        assert words in capsys.readouterr().err
+
+    def test_other_models_say_so(self, runs, capsys) -> None:
+        with pytest.raises(SystemExit):
+            main(["ablate", str(runs / "coconut-0" / "model"), "--task", "prontoqa"])
+        assert "was not trained on prontoqa" in capsys.readouterr().err
+
+
+class TestInside:
+    """What looks inside reasoners works on a continuous thought: its states are the thoughts."""
+
+    def test_record_label_and_lens(self, runs) -> None:
+        model, tokenizer = opened(runs / "coconut-0")
+        ids = torch.tensor([examples(ProsQA(**FIELDS).test_items()[:1], tokenizer)[0].question])
+        trajectory = lw.record(model, ids, steps=12, keep=("states", "top"))
+        own = model.thoughts(model.begin(ids), 13)
+        torch.testing.assert_close(torch.as_tensor(trajectory.states).reshape(13, -1).float(), own[0], rtol=1e-4, atol=1e-4)
+        assert [label.name for label in lw.inspect.label(trajectory)]
+        reading = lw.inspect.read_steps(model, ids, steps=4)
+        said = [int(model.read(thought).logits.argmax()) for thought in thoughts_after(model, ids, 4)]
+        assert reading.top_ids[0, :, -1, 0].tolist() == said
+
+
+def thoughts_after(model, ids, steps: int):
+    """The Thoughts from step 0 to `steps`."""
+    found = [model.begin(ids)]
+    for _ in range(steps):
+        found.append(model.think(found[-1]))
+    return found
+
+
+class TestData:
+    def test_epochs_show_every_example_once_in_an_order_of_its_own(self) -> None:
+        asked = [Example([i], [], [0]) for i in range(20)]
+        stream = Epochs(asked, 5, lambda chosen, epoch, rng: (epoch, [example.question[0] for example in chosen]), seed=3)
+        first, second = ([stream[i + 4 * epoch] for i in range(4)] for epoch in range(2))
+        assert [epoch for epoch, _ in first + second] == [0] * 4 + [1] * 4
+        orders = [[number for _, numbers in each for number in numbers] for each in (first, second)]
+        assert sorted(orders[0]) == sorted(orders[1]) == list(range(20))
+        assert orders[0] != orders[1]
+        assert stream[2] == first[2]
+        with pytest.raises(InputError, match="batch_size"):
+            Epochs(asked, 21, lambda *about: None)
+
+    def test_words_are_tokens_and_come_back(self) -> None:
+        item = prosqa.ProsQA().draw(random.Random(0))
+        tokenizer = word_tokenizer(words_of([item]), ["<|latent|>"])
+        example = examples([item], tokenizer)[0]
+        assert tokenizer.unk_token_id not in [*example.question, *sum(example.steps, []), *example.answer]
+        assert example.answer[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(example.answer, skip_special_tokens=True).replace(" .", ".") == f"### {item.answer}"
+        assert len(tokenizer("<|latent|>")["input_ids"]) == 1
+
+    @pytest.mark.parametrize(("text", "answer"), [("a\n### 1,234", "1234"), ("Bob  is\n", "Bob is"), ("# x # y ", "y"), ("", "")])
+    def test_an_answer_is_what_follows_the_last_mark(self, text: str, answer: str) -> None:
+        assert answer_in(text) == answer
+
+    def test_bad_files(self, tmp_path) -> None:
+        place = tmp_path / "x.json"
+        for text, words in (("[]", "holds no problems"), ('[{"question": "q"}]', "is not a list"), ("{", "is not a list")):
+            place.write_text(text)
+            with pytest.raises(InputError, match=words):
+                stepwise.load(place)
+        place.write_text('[{"question": "q", "steps": ["s"], "answer": 3}]')
+        assert stepwise.load(place) == [SteppedProblem("q", ("s",), "3")]
+
+    def test_answers_of_a_trained_model_need_its_recipe(self, runs) -> None:
+        model, tokenizer = opened(runs / "cot-0")
+        model.config.task = None
+        with pytest.raises(InputError, match="not trained by a recipe"):
+            prompts_for(model, tokenizer, [])
+        assert answers(model, [], 0, 1) == []
