@@ -30,7 +30,7 @@ PROGRAM = """
 import sys
 from latentweaver.serve import Settings, run
 run(sys.argv[1], "127.0.0.1", int(sys.argv[2]), Settings(
-    slots=4, queue=12, capacity=200, max_steps=16, body_bytes=1 << 16, body_seconds=1.5, threads=1, cache="full", drain_seconds=20,
+    slots=4, queue=12, capacity=200, max_steps=16, body_bytes=1 << 16, body_seconds=1.5, header_seconds=1.5, threads=1, cache="full", drain_seconds=20,
     api_key=sys.argv[3] or None, request_seconds=60))
 """
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -245,6 +245,46 @@ class TestWhatIsWrongIsSaidInOpenAIsWords:
             )
             slow.settimeout(20)
             assert b"408" in slow.recv(4096)
+
+    @pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
+    @pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: local"], ids=["silence", "half"])
+    def test_headers_that_do_not_come_are_not_waited_for(self, server, sent: bytes, reused: bool) -> None:
+        """On a new connection or on one that has had an answer; one more byte now and then does not help."""
+        whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as slow:
+            slow.settimeout(20)
+            if reused:
+                slow.sendall(whole)
+                first = b""
+                while b'"ok"}' not in first:
+                    first += slow.recv(65536)
+                sent = sent or b"G"
+            slow.sendall(sent)
+            began, answer = time.monotonic(), b""
+            slow.setblocking(False)
+            while time.monotonic() - began < 10:
+                time.sleep(0.1)
+                try:
+                    if not (part := slow.recv(65536)):
+                        break
+                    answer += part
+                except BlockingIOError:
+                    if sent:
+                        slow.send(b"x")
+                except OSError:
+                    break
+            assert 1 < time.monotonic() - began < 5
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"too_slow" in answer
+
+    def test_a_connection_may_be_used_for_longer_than_headers_may_take(self, server) -> None:
+        """The limit is for headers, not for answers or for the connection."""
+        with httpx.Client(base_url=server.url, timeout=60) as one:
+            began = time.monotonic()
+            while time.monotonic() - began < 2.5:
+                body = question(max_tokens=100, num_steps=16, logit_bias={"256": -100})
+                assert one.post("/v1/chat/completions", json=body).status_code == 200
+                time.sleep(0.4)
 
     def test_a_context_too_long(self, client) -> None:
         with pytest.raises(openai.BadRequestError) as caught:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ class Speed:
         first_token_seconds: from the call to the first token, the prompt's reading included.
         tokens_per_second: of all rows together, after the first token.
         steps_per_token: that tokens took on average.
+        megabytes_per_pass: weights read to write one token of every row.
+        core_megabytes: the part of them that every step reads again: what would have to fit the last-level cache.
         gigabytes_per_second: of weights read while decoding, counting each use once for the whole batch.
         share_of_bandwidth: the same as a part of the machine's reading speed.
     """
@@ -38,6 +41,8 @@ class Speed:
     first_token_seconds: float
     tokens_per_second: float
     steps_per_token: float
+    megabytes_per_pass: float
+    core_megabytes: float
     gigabytes_per_second: float
     share_of_bandwidth: float
 
@@ -51,6 +56,16 @@ def bandwidth(device: torch.device | str = "cpu", megabytes: int = 512) -> float
     data = torch.ones(megabytes * 2**18, device=device)
     best = min(_timed(data.sum, data.device) for _ in range(8))
     return data.nbytes / best / 1e9
+
+
+def last_level_cache() -> int | None:
+    """Bytes of the processor's last-level cache, as Linux tells them; None where it does not."""
+    sizes = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+        if kind != "Instruction" and size.endswith("K"):
+            sizes[int(level)] = int(size[:-1]) * 1024
+    return sizes[max(sizes)] if sizes else None
 
 
 def bench(
@@ -102,7 +117,9 @@ def _measure(
     # rows leave one by one, but the core is read as long as one is thinking
     read = sum(cost.bytes_read(int(most)) for most in taken.amax(1))
     speed = read / rest / 1e9
-    return Speed(steps, batch, first, batch * (tokens - 1) / rest, float(taken.mean()), speed, speed / fastest)
+    core = cost.bytes_read(2) - cost.bytes_read(1)
+    sizes = (read / (tokens - 1) / 1e6, core / 1e6)
+    return Speed(steps, batch, first, batch * (tokens - 1) / rest, float(taken.mean()), *sizes, speed, speed / fastest)
 
 
 class _Clock:

@@ -81,6 +81,9 @@ async def _write(choice: int, stream: Stream, text: TextStream, seconds: float, 
                     reason = event.reason
     except TimeoutError:
         pass
+    except (asyncio.CancelledError, GeneratorExit):  # whoever asked has gone
+        metrics.ended.labels("cancelled").inc()
+        raise
     metrics.whole.observe(time.monotonic() - began)
     metrics.ended.labels(reason).inc()
     if reason == "error":

@@ -47,6 +47,7 @@ def run(model_name: str, host: str, port: int, settings: Settings) -> None:
     import uvicorn
 
     from latentweaver.checkpoints.loading import load, load_tokenizer
+    from latentweaver.serve.patience import ImpatientProtocol
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -63,7 +64,7 @@ def run(model_name: str, host: str, port: int, settings: Settings) -> None:
         timeout_keep_alive=10,
         timeout_graceful_shutdown=settings.drain_seconds,
         h11_max_incomplete_event_size=64 << 10,
-        http="h11",
+        http=ImpatientProtocol.of(settings.header_seconds),
     )
 
 

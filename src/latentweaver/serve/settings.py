@@ -21,6 +21,8 @@ class Settings:
             at any dial.
         patience: see `Engine`.
         body_bytes: longest body; longer ones are refused with 413.
+        header_seconds: a request's headers must have arrived this long after the connection was opened (or, on one that is used again,
+            after the request's first byte); else the connection is closed with 408.
         body_seconds: a body must have arrived in this time.
         write_seconds: a client that takes longer to accept what is sent to it is dropped.
         request_seconds: a request is ended after this time, with what it has so far.
@@ -40,6 +42,7 @@ class Settings:
     cache: str = "shared"
     patience: int = 0
     body_bytes: int = 1 << 20
+    header_seconds: float = 10.0
     body_seconds: float = 10.0
     write_seconds: float = 30.0
     request_seconds: float = 300.0

@@ -20,6 +20,7 @@ RULES: dict[str, type[HaltingRule]] = {
     "kl": halting.KL,
     "entropy_change": halting.EntropyChange,
     "argmax_stability": halting.ArgmaxStability,
+    "confidence": halting.Confidence,
     "learned_gate": halting.LearnedGate,
 }
 
@@ -47,6 +48,7 @@ class Halting(_Strict):
     threshold: Annotated[Number, Field(gt=0)] | None = None
     patience: Annotated[StrictInt, Field(ge=1)] | None = None
     min_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    probability: Annotated[Number, Field(gt=0, lt=1)] | None = None
 
     def build(self) -> HaltingRule:
         """The rule.

@@ -1,0 +1,134 @@
+"""A loop reads the same weights again and again: how fast, when they fit the processor's last-level cache, and when they do not.
+
+    python benchmarks/last_level_cache.py [--threads 1] [--out benchmarks/results]
+
+Random weights in Huginn's form at width 512, one row, one block of prelude and coda each; the core has as many blocks as make it a
+quarter, half, the whole, twice and four times as large as the last-level cache of this machine, in float32, bfloat16 and 8 bits.
+What is reported is the core alone: the time of a token at 40 steps less the time of one at 8, for 32 times the core's bytes. Beside it
+stands how fast this thread reads memory, and how fast it reads a buffer of a quarter of the cache: the two limits.
+The settings take turns, five rounds; the best round counts (neighbours only ever slow a round down).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentweaver.models.config import RecurrentDepthConfig
+from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
+from latentweaver.runtime.bench import bandwidth, last_level_cache
+from latentweaver.runtime.cost import cost_of
+from latentweaver.runtime.int8 import quantize
+
+SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)
+KINDS = ("float32", "bfloat16", "int8")
+FEW, MANY, ROUNDS, TOKENS = 8, 40, 5, 3
+
+
+def model_of(kind: str, megabytes: float) -> Any:
+    """A model whose core takes about so many megabytes."""
+
+    def made(layers: int) -> RecurrentDepthForCausalLM:
+        torch.manual_seed(0)
+        config = RecurrentDepthConfig(vocab_size=256, prelude_layers=1, coda_layers=1, core_layers=layers, max_position_embeddings=256)
+        return RecurrentDepthForCausalLM(config).eval()
+
+    width = {"float32": 4, "bfloat16": 2, "int8": 1}[kind]
+    one, two = (cost_of(made(layers)).per_step * width / 2**20 for layers in (1, 2))
+    model = made(max(1, round((megabytes - one) / (two - one)) + 1))
+    if kind == "bfloat16":
+        model = model.to(torch.bfloat16)
+    if kind == "int8":
+        quantize(model)
+    return model
+
+
+def core_bytes(model: Any) -> int:
+    """Bytes that a step reads, whatever their type."""
+    parts = [model.parts()[role] for role in ("injection", "core")]
+    return sum(tensor.nbytes for part in parts for tensor in (*part.parameters(), *part.buffers()))
+
+
+@torch.no_grad()
+def seconds_a_step(model: Any) -> float:
+    """Of the core alone, at one row."""
+    ids = torch.arange(4)[None]
+    took = {}
+    for steps in (FEW, MANY):
+        began = time.perf_counter()
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=TOKENS,
+            num_steps=steps,
+            do_sample=False,
+            cache_policy="shared",
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        took[steps] = time.perf_counter() - began
+    return (took[MANY] - took[FEW]) / (MANY - FEW) / TOKENS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=float, help="megabytes of the last-level cache, where it cannot be found out")
+    parser.add_argument("--out", type=Path, help="folder for the record")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cache = options.cache or (last_level_cache() or 0) / 2**20
+    if not cache:
+        parser.error("the size of the last-level cache is not known here; give --cache MEGABYTES")
+    models = {(kind, share): model_of(kind, share * cache) for kind in KINDS for share in SHARES}
+    best: dict[tuple[str, float], float] = {}
+    memory = inside = 0.0
+    for _ in range(ROUNDS):
+        memory = max(memory, bandwidth())
+        inside = max(inside, bandwidth(megabytes=max(1, int(cache / 4))))
+        for setting, model in models.items():
+            best[setting] = min(best.get(setting, float("inf")), seconds_a_step(model))
+    print(
+        f"last-level cache {cache:.0f} MB, {options.threads} thread(s); read: {memory:.1f} GB/s from memory, {inside:.1f} GB/s within the cache"
+    )
+    rows = []
+    for (kind, share), seconds in best.items():
+        size = core_bytes(models[kind, share])
+        rows.append(
+            {"kind": kind, "core_megabytes": size / 2**20, "of_cache": size / 2**20 / cache, "gigabytes_per_second": size / seconds / 1e9}
+        )
+        rows[-1]["of_memory_speed"] = rows[-1]["gigabytes_per_second"] / memory
+        print(
+            "{kind:9} core {core_megabytes:6.1f} MB ({of_cache:4.2f} of the cache)  {gigabytes_per_second:6.1f} GB/s, {of_memory_speed:.2f} of memory's".format(
+                **rows[-1]
+            )
+        )
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        info = Path("/proc/cpuinfo")
+        names = (
+            [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+            if info.is_file()
+            else []
+        )
+        record = {
+            "benchmark": "last_level_cache",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": {"processor": names[0] if names else platform.processor(), "threads": options.threads, "cache_megabytes": cache},
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "memory_gigabytes_per_second": memory,
+            "cache_gigabytes_per_second": inside,
+            "rows": rows,
+        }
+        (options.out / "last_level_cache.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
