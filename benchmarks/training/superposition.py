@@ -1,8 +1,9 @@
 """The superposition recipe with its controls: many runs side by side, then what each of them can do.
 
-    python benchmarks/training/superposition.py train --set matched --out runs/superposition --seconds 500
+    python benchmarks/training/superposition.py train --set nine --out runs/superposition --seconds 500
     python benchmarks/training/superposition.py table runs/superposition
     python benchmarks/training/superposition.py draw weaver-graphs docs/superposition.png
+    python benchmarks/training/superposition.py tamper weaver-graphs benchmarks/training/superposition/tampered.json
 
 `train` starts one single-threaded process for each run of a set. A run that is not done after `--seconds` is measured as it is, and
 goes on from its checkpoint when the same command is given again. Each run leaves one JSON file: accuracy on graphs that occur in
@@ -42,43 +43,37 @@ ARMS = {
     "no-curriculum": {"curriculum": "none"},
     "pause": {"feedback": "pause"},
 }
-APPENDIX = {
-    "nodes": 9,
-    "edges": 12,
-    "parents": 1.5,
-    "matched": False,
-    "names": 9,
-    "warm_up": 450,
-    "updates": 2400,
-    "batch_size": 64,
-    "lr": 2e-3,
-}
-FOUR = {"nodes": 18, "hops": 4, "edges": 28, "parents": 1.5}
+MATCHED = {"nodes": 14, "edges": 20, "parents": 1.8, "matched": True, "names": 20, "warm_up": 800, "updates": 2600}
+MATCHED |= {"batch_size": 128, "lr": 1.5e-3}
+FOUR = {**MATCHED, "nodes": 18, "hops": 4, "edges": 28, "parents": 1.5}
 SETS: dict[str, dict[str, dict]] = {
-    "matched": {f"matched-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
-    "appendix": {f"appendix-{arm}-{seed}": {**APPENDIX, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
+    "nine": {f"nine-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
+    "matched": {f"matched-{arm}-{seed}": {**MATCHED, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "four": {f"four-{arm}-{seed}": {**FOUR, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
-    "gpt2": {f"gpt2-coconut-{seed}": {**APPENDIX, "base": "gpt2", "seed": seed} for seed in range(2)},
-    "sweep": {
-        f"sweep-{spread}-{norm}-{lr}": {"initializer_range": spread, "final_norm": norm, "lr": lr}
-        for spread, norm, lr in ((0.05, 0.1, 1e-3), (0.05, 0.1, 2.5e-3), (0.02, 0.1, 1.5e-3))
-    },
+    "long-thoughts": {f"long-thoughts-coconut-{seed}": {"final_norm": 1.0, "seed": seed} for seed in range(3)},
+    "gpt2": {f"gpt2-coconut-{seed}": {"base": "gpt2", "seed": seed} for seed in range(3)},
     "cold": {"cold-coconut-0": {"warm_up": 0}},
 }
 UNLIKE = {
-    "4 hops": GraphMaker(nodes=18, hops=(4, 4), edges=28, matched=True),
-    "5 hops": GraphMaker(nodes=20, hops=(5, 5), edges=30),
-    "20 nodes": GraphMaker(nodes=20, hops=(3, 3), edges=36, parents=1.8, matched=True),
-    "denser": GraphMaker(nodes=14, hops=(3, 3), edges=30, parents=2.6, matched=True),
+    9: {
+        "4 hops": GraphMaker(nodes=9, hops=(4, 4), edges=12),
+        "denser": GraphMaker(nodes=9, hops=(3, 3), edges=20, parents=2.4),
+    },
+    20: {
+        "4 hops": GraphMaker(nodes=18, hops=(4, 4), edges=28, matched=True),
+        "5 hops": GraphMaker(nodes=20, hops=(5, 5), edges=30),
+        "20 nodes": GraphMaker(nodes=20, hops=(3, 3), edges=36, parents=1.8, matched=True),
+        "denser": GraphMaker(nodes=14, hops=(3, 3), edges=30, parents=2.6, matched=True),
+    },
 }
-"""Sets unlike those of training, for models with enough names: longer paths, more nodes, more edges."""
+"""By the number of names that a model has: sets unlike those of training, with longer paths, more nodes, more edges."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     train = verbs.add_parser("train", help="all runs of some sets, side by side")
-    train.add_argument("--set", nargs="+", choices=list(SETS), default=["matched"])
+    train.add_argument("--set", nargs="+", choices=list(SETS), default=["nine"])
     train.add_argument("--arms", nargs="+", help="only runs with one of these in their names")
     train.add_argument("--jobs", type=int, default=32, help="processes at a time")
     one = verbs.add_parser("one", help="one run, in this process")
@@ -91,6 +86,9 @@ def main() -> None:
         verb.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all runs, as JSON")
     tabled = verbs.add_parser("table", help="the table of all runs in a folder")
     tabled.add_argument("folder", type=Path)
+    tampered = verbs.add_parser("tamper", help="accuracy with something else fed back in place of thoughts")
+    tampered.add_argument("model", help="a checkpoint folder or a name")
+    tampered.add_argument("path", type=Path, help="where to write the numbers (.json)")
     drawn = verbs.add_parser("draw", help="the picture of a trained model's frontier, and its numbers")
     drawn.add_argument("model", help="a checkpoint folder or a name")
     drawn.add_argument("path", type=Path, help=".png or .svg; a .json is written beside it")
@@ -100,6 +98,16 @@ def main() -> None:
         train_all(options)
     elif options.verb == "table":
         print(table([json.loads(path.read_text()) for path in sorted(options.folder.glob("*.json"))]))
+    elif options.verb == "tamper":
+        model = load(options.model, device="cpu")
+        recipe = Superposition(**{field: model.config.task[field] for field in GRAPHS})
+        results = {}
+        for name, right in tamper(model, recipe.task, recipe.held_out()).items():
+            results[name] = {"right": sum(right), "graphs": len(right), "interval": wilson(sum(right), len(right))}
+            print(
+                f"{name:28} {100 * sum(right) / len(right):5.1f}  ({100 * results[name]['interval'][0]:.1f} to {100 * results[name]['interval'][1]:.1f})"
+            )
+        options.path.write_text(json.dumps(results, indent=1) + "\n")
     elif options.verb == "draw":
         draw(options.model, options.path, options.graph)
     else:
@@ -164,7 +172,7 @@ def run(name: str, fields: dict, out: Path, seconds: float, device: str) -> None
 def measure(model, recipe: Superposition) -> dict[str, dict]:
     """Accuracy, graph by graph, on graphs like those of training and unlike them; with thoughts, the picture of the frontier."""
     sets: dict[str, tuple[GraphSearch, list[Graph]]] = {"test": (recipe.task, recipe.held_out())}
-    for name, maker in UNLIKE.items() if recipe.names >= 20 else ():
+    for name, maker in UNLIKE.get(recipe.names, {}).items():
         rng, task = random.Random(5), GraphSearch(maker, recipe.names)
         sets[name] = task, [permuted(maker.draw(rng), rng, recipe.names) for _ in range(300)]
     results = {}
@@ -175,6 +183,35 @@ def measure(model, recipe: Superposition) -> dict[str, dict]:
         results[name]["edges"] = sum(len(graph.edges) for graph in graphs) / len(graphs)
         if recipe.method == "thoughts":
             results[name]["frontier"] = [asdict(split) for split in frontier_split(model, task, graphs)]
+    return results
+
+
+@torch.no_grad()
+def tamper(model, task: GraphSearch, graphs: list[Graph]) -> dict[str, list[int]]:
+    """Right answers, graph by graph, when something else is fed back: what the thoughts have to do with the answer."""
+    ways = {
+        "thoughts as they are": lambda state: state,
+        "another problem's thoughts": lambda state: state.roll(1, 0),
+        "mean thought": lambda state: state.mean(0, keepdim=True).expand_as(state),
+        "noise of the same length": lambda state: (
+            torch.nn.functional.normalize(noise[: len(state)], dim=-1) * state.norm(dim=-1, keepdim=True)
+        ),
+        "a pause token": lambda state: model.get_input_embeddings().weight[task.latent].expand_as(state),
+        "likeliest node's embedding": lambda state: model.get_input_embeddings()(model.head(state)[..., : task.names].argmax(-1)),
+    }
+    noise = torch.randn(len(graphs), 1, model.config.text_config.hidden_size, generator=torch.Generator().manual_seed(0))
+    results = {}
+    for (name, way), hops in [
+        *((item, task.hops) for item in ways.items()),
+        *((("thoughts as they are", ways["thoughts as they are"]), n) for n in range(task.hops)),
+    ]:
+        rng = random.Random(0)
+        thought = model.begin(torch.tensor([task.prompt(graph, rng) for graph in graphs]))
+        for _ in range(hops):
+            thought = model.think(thought.branch(way(thought.state)))
+        said = model.read(model.begin(torch.full((len(graphs), 1), task.answer), after=thought)).logits[:, -1, : task.names].argmax(-1)
+        right = [int(answer == graph.target) for answer, graph in zip(said.tolist(), graphs, strict=True)]
+        results[name if hops == task.hops else f"{hops} of {task.hops} thoughts"] = right
     return results
 
 
