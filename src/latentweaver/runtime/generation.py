@@ -270,7 +270,7 @@ class _Writer:
         where = rows.to(thought.state.device)
         part = self._think(thought.rows(rows), steps, None if self.mask is None else self.mask[where])
         said = self.model.read(part, logits_to_keep=1).logits[:, -1].float()
-        self.state = thought.state[:, -1:].index_copy(0, where, part.state[:, -1:])
+        self.state = thought.state[:, -1:].to(part.state.dtype).index_copy(0, where, part.state[:, -1:])  # autocast's steps change the type
         logits = said.new_zeros(alive.shape[0], said.shape[-1]).index_copy_(0, where, said)
         return logits, torch.zeros_like(alive).index_copy_(0, rows, part.step[:, -1])
 

@@ -93,7 +93,7 @@ class WordedStream:
     tasks: Sequence[Worded]
     tokenizer: Any
     difficulty: int = 16
-    lengths: tuple[int, ...] = (224,)
+    lengths: tuple[int, ...] = (128, 256)
     tokens: int = 32768
     written: float = 0.2
     seed: int = 0
