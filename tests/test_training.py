@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from latentweaver import recipes
 from latentweaver.errors import CheckpointError, InputError
+from latentweaver.tasks.batches import Stream
 from latentweaver.thought import Readout, Thought
-from latentweaver.training import checkpoint
+from latentweaver.training import checkpoint, products
 from latentweaver.training.depth import Curriculum, Fixed, LogNormalPoisson, TruncatedPoisson, Uniform, generator_for
 from latentweaver.training.loop import Diverged, Settings, train
 from latentweaver.training.objectives import (
@@ -30,8 +32,10 @@ from latentweaver.training.objectives import (
     LastStep,
     exit_distribution,
     shifted,
+    token_losses,
 )
 from latentweaver.training.optimisers import optimisers, trapezoid
+from latentweaver.training.products import wide_products
 from latentweaver.training.watch import Watch, token_correlation
 
 
@@ -199,6 +203,22 @@ class TestObjectives:
         assert (model.gates.grad[1:3] > 0).all()  # steps still pay, so the gate's logit of leaving goes down
         assert float(terms.report["go_on"]) > 0.95
 
+    def test_only_labelled_places_are_turned_into_logits(self) -> None:
+        recipe = recipes.Chains(updates=1, **TINY)
+        batch, seen = Stream(recipe.task, (1, 2), 4)[0], []
+        whole, some = recipe.model().train(), recipe.model().train()
+        some.lm_head.register_forward_hook(lambda module, given, said: seen.append(said.shape))
+        mine = LastStep()(some, batch, (1, 2), seed=1)
+        thought = whole.begin(batch.input_ids, generator=1)
+        with torch.no_grad():
+            thought = whole.think(thought)
+        expected = token_losses(whole.read(whole.think(whole.think(thought))).logits, batch.labels).sum() / (batch.labels != IGNORED).sum()
+        assert seen == [(int((batch.labels != IGNORED).sum()), whole.config.vocab_size)]
+        assert mine.loss.item() == near(float(expected.detach()))
+        mine.loss.backward(), expected.backward()
+        for one, other in zip(some.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
     def test_next_tokens_are_the_shifted_input(self) -> None:
         assert shifted(torch.tensor([[5, 6, 7]])).tolist() == [[6, 7, IGNORED]]
 
@@ -220,6 +240,25 @@ class TestOptimisers:
         assert rates[0] == 0.1
         assert rates[9:81] == [1.0] * 72
         assert rates[-1] == pytest.approx(1 / 20)
+
+
+class TestProducts:
+    def test_wide_products_stay_exact_and_leave_no_trace(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        x, w = torch.randn(300, 512, generator=generator), torch.randn(200, 512, generator=generator)
+        exact, before = x.double() @ w.double().t(), torch.backends.mkldnn.matmul.fp32_precision
+        with wide_products():
+            error = float((torch.nn.functional.linear(x, w).double() - exact).abs().max())
+        assert error < 1e-3, "factors rounded to bfloat16 would be 0.3 off"
+        assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+    def test_they_are_not_used_where_they_round(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        errors = iter([4e-5, 0.3])
+        monkeypatch.setattr(products, "_error", lambda: next(errors))
+        before = torch.backends.mkldnn.matmul.fp32_precision
+        with wide_products() as used:
+            assert not used
+            assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 class TestWatch:
@@ -280,13 +319,11 @@ class TestRuns:
 
     def test_a_run_killed_at_any_moment_resumes_bit_for_bit(self, tmp_path: Path) -> None:
         settings = {**TINY, "updates": 16, "checkpoint_every": 1}
-        program = (
-            "import torch; torch.set_num_threads(1)\n"
-            "from latentweaver import recipes\n"
-            f"recipes.train('chains', {str(tmp_path / 'killed')!r}, resume=True, **{settings!r})\n"
-        )
+        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        command = [sys.executable, "-m", "latentweaver", "train", "chains", "--folder", str(tmp_path / "killed"), "--resume", *flags]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         log = tmp_path / "killed" / "log.jsonl"
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if log.exists() and log.read_text().count("\n") >= 5:
@@ -296,7 +333,8 @@ class TestRuns:
         assert process.wait() == -signal.SIGKILL
         with log.open("a") as file:
             file.write('{"update": 99, "lo')  # a line cut off by the kill
-        recipes.train("chains", tmp_path / "killed", resume=True, **settings)
+        resumed = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert resumed.returncode == 0, resumed.stderr
         recipes.train("chains", tmp_path / "whole", **settings)
         killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
         assert all(torch.equal(killed[name], whole[name]) for name in whole)
@@ -337,14 +375,67 @@ class TestRuns:
         recipe = recipes.Chains(updates=1, **TINY)
         reference, recomputing = recipe.model().train(), recipe.model().train()
         recomputing.gradient_checkpointing_enable({"use_reentrant": False})
-        from latentweaver.tasks.batches import Stream
-
         batch = Stream(recipe.task, (1, 2), 4)[0]
         for model in (reference, recomputing):
             EveryStep()(model, batch, (1, 2), seed=1).loss.backward()
         for mine, theirs in zip(reference.parameters(), recomputing.parameters(), strict=True):
             if mine.grad is not None:
                 torch.testing.assert_close(mine.grad, theirs.grad)
+
+    @pytest.mark.parametrize("name", ["chains-answers-only", "chains-no-loop", "chains-no-loop-deep"])
+    def test_the_controls_train(self, tmp_path: Path, name: str) -> None:
+        settings = {field: value for field, value in TINY.items() if field != "high_steps"}
+        recipes.train(name, tmp_path, updates=2, **settings)
+        depths = [json.loads(line)["depth"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+        if "no-loop" in name:
+            assert depths == [[0, 1]] * 2
+            assert len(recipes.RECIPES[name]().model().model.core) == (10 if "deep" in name else 2)
+        else:
+            batch = Stream(recipes.RECIPES[name]().task, (1, 2), 4, hints=recipes.RECIPES[name]().hints)[0]
+            assert ((batch.labels != IGNORED) == batch.is_answer).all(), "nothing but the answer is supervised"
+
+    def test_gradients_add_up_over_the_parts_of_an_update(self, tmp_path: Path) -> None:
+        """Two half batches accumulated move the weights as one whole batch does."""
+
+        class Batches:
+            def __init__(self, halves: bool) -> None:
+                self.halves = halves
+                self.rows = Plain(*(tensor.repeat(4, 1) for tensor in vars(plain()).values()))
+                self.rows.labels[2:, 2] = 0
+
+            def __getitem__(self, index: int) -> Plain:
+                part = slice(2 * (index % 2), 2 * (index % 2) + 2) if self.halves else slice(None)
+                batch = Plain(*(tensor[part] for tensor in vars(self.rows).values()))
+                batch.to = lambda device: batch  # type: ignore[attr-defined]
+                return batch
+
+        ends = []
+        for accumulate in (1, 2):
+            model = Counting(0.5)
+            settings = Settings(updates=3, accumulate=accumulate, lr=0.1, warmup=0, device="cpu")
+            train(model, LastStep(), Fixed(0, 2), Batches(accumulate == 2), settings, tmp_path / str(accumulate))
+            ends.append(float(model.weight))
+        assert ends[0] == near(ends[1]) and ends[0] != near(0.5)
+
+    @pytest.mark.slow
+    def test_compiled_steps_and_the_bfloat16_stream_train_alike(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # traced, but no C++ to wait for
+        recipe = recipes.Chains(updates=1, **TINY)
+
+        def after(name: str, **settings: object) -> tuple[list[float], list[torch.dtype]]:
+            model, types = recipe.model(), []
+            model.model.core[0].register_forward_hook(lambda module, given, said: types.append(given[0].dtype))
+            lines = train(
+                model, LastStep(compile=bool(settings.get("compile"))), Fixed(1, 2), Stream(recipe.task, (1, 2), 4),
+                Settings(updates=3, log_every=1, device="cpu", **settings), tmp_path / name,
+            )  # fmt: skip
+            return [line["loss"] for line in lines], types
+
+        plain_losses, plain_types = after("plain")
+        assert after("compiled", compile="steps")[0] == pytest.approx(plain_losses, rel=1e-4)
+        stream_losses, stream_types = after("stream", precision="bf16-stream")
+        assert stream_losses == pytest.approx(plain_losses, rel=0.03)
+        assert set(plain_types) == {torch.float32} and torch.bfloat16 in stream_types
 
     def test_the_trained_model_opens_with_the_auto_classes(self, tmp_path: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
