@@ -77,8 +77,8 @@ class TestSettling:
             one = label_path(path, "float32")
             assert one.name == "fixed_point"
 
-    def test_without_that_rule_they_are(self, monkeypatch):  # [V6, mutation]
-        monkeypatch.setattr(labels, "AMPLIFIED", 0)
+    def test_without_the_rule_for_rest_they_are(self, monkeypatch):  # [V6, mutation]
+        monkeypatch.setattr(labels, "_resting", lambda d: None)
         found = [label_path(tired_contraction(0.98, math.pi, seed), "float32").name for seed in range(5)]
         assert "orbit" in found
 
@@ -270,6 +270,15 @@ def test_exact_periods_in_a_thousand_draws():  # [V2]
     ]
     print(f"exact periods: {np.mean(right):.4f} of {len(right)}")
     assert np.mean(right) >= 0.99
+
+
+@pytest.mark.parametrize(("offset", "name"), [(100, "orbit"), (2000, "fixed_point")])
+def test_an_orbit_of_less_than_a_thousandth_is_rest_and_says_that_it_goes_round(offset, name):
+    rng = np.random.default_rng(0)
+    one = label_path(embed(circle(2 * math.pi / 5, T, rng), rng, offset=offset))
+    assert one.name == name
+    assert one.period == 5
+    assert any("every 5 steps" in reason for reason in one.reasons)
 
 
 def test_an_orbit_of_a_few_roundings_says_so():

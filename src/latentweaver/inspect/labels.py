@@ -1,6 +1,6 @@
 """Names for how a path moves, with the evidence and the reasons in words.
 
-    fixed_point    it has stopped: motion is rounding, or what remains is a thousandth of the way it came
+    fixed_point    it has stopped: motion is rounding, a thousandth of its norm, or of the way it came
     converging     steps shrink; how far it still has to go is said
     slider         it moves on steadily in one direction
     orbit          it goes round, with a whole number of steps as its period
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 NAMES = ("fixed_point", "converging", "slider", "orbit", "quasi_orbit", "helix", "wander", "undetermined")
 ROTATIONS = ("orbit", "quasi_orbit", "helix")
-AMPLIFIED, TINY = 128, 1e-4
-"""A contraction by r adds roundings up to 1 / (1 - r) of them: motion of fewer than so many floors, and less than this part of the norm,
-is called rest, for want of a finer dtype that could tell."""
 SHORT = 48
 """Steps of the tail below which rotations are not named (96 steps in all)."""
 
@@ -54,8 +51,9 @@ class Label:
         period: of an orbit, in steps; for a quasi-orbit or helix 2 pi / theta, which need not be whole; else None.
         period_error: standard error of 2 pi / theta.
         confidence: "high", or "low" if a threshold was close or the record short.
-        candidate: what an undetermined path would be called if the record were long enough.
-        flags: "short", "not finite", "still", "growing", "near rounding": what is unusual about the record.
+        candidate: what an undetermined path would be called if the record were long enough, and what one at rest does with the
+            thousandth of its norm that it still moves by.
+        flags: "short", "not finite", "still", "growing": what is unusual about the record.
         evidence: the numbers; None where the states are not finite or too few.
         row, token: which path of the recording.
     """
@@ -174,9 +172,6 @@ def decide(d: Dynamics) -> Label:
         return Label(
             "fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d
         )
-    if d.floor > 0 and d.speed * d.norm <= AMPLIFIED * d.floor and d.speed < TINY:
-        why = f"steps of {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: what a slow contraction makes of roundings, or too small to tell"
-        return Label("fixed_point", (why,), confidence="low", flags=("near rounding",), evidence=d)
     return _settled(d) or _sliding(d) or _rotating(d) or _resting(d) or _unclear(d)
 
 
@@ -273,6 +268,8 @@ def _rotating(d: Dynamics) -> Label | None:
         name, period = "quasi_orbit", turn
         why = f"one turn in {turn:.4g} +- {error:.1g} steps; no period of up to 32 steps holds every line"
     reasons = (why, lines)
+    if (resting := _resting(d)) is not None:  # what is left of the motion goes round, too little to be called anything but rest
+        return replace(resting, reasons=(*resting.reasons, *reasons), period=period, period_error=error, candidate=name)
     near = d.speed * d.norm < 32 * d.floor
     if near:
         reasons = (*reasons, f"its steps are only {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: run it again in a finer dtype")
@@ -288,7 +285,7 @@ def _rotating(d: Dynamics) -> Label | None:
 def _resting(d: Dynamics) -> Label | None:
     if d.speed < 1e-3 and not (d.rate > 1.001 and d.trend > 4) and d.spread < 5e-3 * d.norm:
         return Label(
-            "fixed_point", (f"moves by {d.speed:.1g} of its norm within {d.spread / d.norm:.1g} of it, without a pattern",),
+            "fixed_point", (f"moves by {d.speed:.1g} of its norm within {d.spread / d.norm:.1g} of it",),
             confidence="low", evidence=d,
         )  # fmt: skip
     return None
