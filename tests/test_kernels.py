@@ -132,11 +132,11 @@ def test_nothing_is_native_outside_of_the_block_that_asks_for_it() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_eight_bit_weights_give_the_same_with_and_without(form: str, without_native) -> None:
-    model = small(**FORMS[form])
+    model = small(**FORMS[form], initial_state="input")  # noise is drawn from the embedding, which is rounded too
     full, _ = logits_and_tokens(model)
     fast, fast_tokens = logits_and_tokens(quantize(model))
     without_native()
     plain, plain_tokens = logits_and_tokens(model)
     assert float((fast - plain).abs().max()) < 1e-4
     assert fast_tokens == plain_tokens
-    assert float((fast[:, 0] - full[:, 0]).abs().max()) < 0.1 * float(full.abs().max())
+    assert float((fast[:, 0] - full[:, 0]).norm() / full[:, 0].norm()) < 0.15

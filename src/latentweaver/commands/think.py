@@ -60,6 +60,15 @@ class Think:
     cache: str = "full"
     """Which steps' keys and values are kept: "full", "shared", "shared:K" or "anchor:N"."""
 
+    draft: int | None = None
+    """Guess tokens with this many steps and verify them with --steps: the same text, sooner where guesses hold."""
+
+    draft_tokens: int | None = None
+    """With --draft, guess this many tokens before each verification; 4 if left out."""
+
+    wavefront: bool = False
+    """With --draft, rather let each guess begin while its predecessor thinks on."""
+
     dtype: str = "auto"
     """Precision: "auto", "float32", "bfloat16", "float16"."""
 
@@ -118,8 +127,10 @@ class Thinker:
         extra: dict[str, Any] = {"halting": halting} if halting is not None else {}
         if options.trace:
             extra["watch"] = trace.watch
+        guesses = {"draft_steps": options.draft, "draft_tokens": options.draft_tokens, "wavefront": options.wavefront or None}
+        extra |= {name: value for name, value in guesses.items() if value is not None}
         began = time.perf_counter()
-        model.generate(
+        out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             num_steps=steps,
@@ -128,6 +139,7 @@ class Thinker:
             warm_start=options.warm_start,
             cache_policy=options.cache,
             streamer=stream,
+            return_dict_in_generate=True,
             pad_token_id=self.tokenizer.pad_token_id or 0,
             **sampling,
             **extra,
@@ -137,8 +149,14 @@ class Thinker:
             self.console.print(line, markup=False, soft_wrap=True)
         spent, count = sum(stream.steps), len(stream.steps)
         self.console.print(
-            f"[dim]{bars(stream.steps, stream.most)}  {_many(count, 'token')}, {_many(spent, 'step')} ({spent / count:.1f} a token), {seconds:.1f} s[/dim]\n"
+            f"[dim]{bars(stream.steps, stream.most)}  {_many(count, 'token')}, {_many(spent, 'step')} ({spent / count:.1f} a token), {seconds:.1f} s[/dim]"
         )
+        if out.speculated is not None:
+            report = out.speculated
+            self.console.print(
+                f"[dim]{report.passes_per_token:.1f} passes through the core a token, {report.accepted_length:.2f} tokens a round of guesses[/dim]"
+            )
+        self.console.print()
 
 
 def _many(number: int, what: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch._higher_order_ops import while_loop
 
 from latentweaver.errors import InputError
 from latentweaver.runtime.slots import Attend, Pass
@@ -91,10 +92,11 @@ class Looped(nn.Module):
 
         shape = (config.core_layers, 2, config.num_key_value_heads, new, config.head_dim)
         carried = (torch.zeros((), dtype=torch.long), thought.state.clone(), thought.state.new_zeros(shape))
-        _, state, memory = torch._higher_order_ops.while_loop(going, think, carried)
+        _, state, memory = while_loop(going, think, carried)
         last = Thought.start(state, anchor=thought.anchor, cache=once)
         logits = model.read(last, logits_to_keep=1).logits[:, -1]
-        return logits, torch.stack(once.new), memory
+        kept = torch.stack(once.new) if once.new else memory.new_zeros(0, *shape[1:])  # Ouro's blocks are all in the loop
+        return logits, kept, memory
 
 
 def empty_memory(model: Any) -> tuple[Memory, Memory]:
