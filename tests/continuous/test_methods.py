@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import chain
 
 import pytest
 import torch
@@ -165,7 +166,7 @@ class TestComparing:
         assert [Result.of(result.as_dict()) for result in results] == results
 
     def test_soft_thinking_is_the_model_that_writes(self, runs) -> None:
-        model, tokenizer = opened(runs / "cot-0")
+        model = opened(runs / "cot-0")[0]
         soft = softened(model)
         assert soft.base is model.base
         assert soft.config.feedback == "soft"
@@ -255,7 +256,7 @@ class TestData:
         item = prosqa.ProsQA().draw(random.Random(0))
         tokenizer = word_tokenizer(words_of([item]), ["<|latent|>"])
         example = examples([item], tokenizer)[0]
-        assert tokenizer.unk_token_id not in [*example.question, *sum(example.steps, []), *example.answer]
+        assert tokenizer.unk_token_id not in [*example.question, *chain(*example.steps), *example.answer]
         assert example.answer[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(example.answer, skip_special_tokens=True).replace(" .", ".") == f"### {item.answer}"
         assert len(tokenizer("<|latent|>")["input_ids"]) == 1

@@ -6,6 +6,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 import latentweaver as lw
+from latentweaver.models.latent_block import latent_block
+from latentweaver.tasks.token_batch import IGNORED
+from latentweaver.training import ranks
 from latentweaver.training.curriculum import Example, Markers
 from latentweaver.training.latent_objectives import Answer, Distilled, ReadBatch, ReadOut, TaughtBatch, state_distance
 
@@ -79,3 +82,28 @@ def test_a_few_updates_learn_an_answer(refine: str | None) -> None:
         optimiser.step()
         optimiser.zero_grad()
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_the_loss_of_several_ranks_is_that_of_one(base: PreTrainedModel, monkeypatch) -> None:
+    """Labels fall unevenly on the ranks: the average of their losses must be the mean over all labels, and gradients with it."""
+    model = lw.continuous_thought(base, **IDS)
+    blocks = latent_block(base, refine="loop", **IDS)
+    rows = [Example([1, 2, 3], [[4, 5], [6, 7, 8], [9]], [20, 21, 22, 23, 0]), Example([1, 2], [], [20, 0])]
+    whole = [ReadBatch.blocks(rows, MARKERS, blocks=2, size=2, iterations=1)]
+    parts = [ReadBatch.blocks([row], MARKERS, blocks=2, size=2, iterations=1) for row in rows]
+    for objective, asked in ((Answer(), model), (ReadOut(weight=0.5), blocks)):
+        together = objective(asked, whole[0], (0, 1), 0).loss
+        alone = []
+        for part in parts:
+            counts = {int((p.labels != IGNORED).sum()) for p in parts}, {int((p.readouts != IGNORED).sum()) for p in parts}
+            assert not counts[0] & counts[1]  # so that a rank's number says what it counts
+            totals = {
+                n: sum(int((getattr(p, field) != IGNORED).sum()) for p in parts)
+                for field, group in zip(("labels", "readouts"), counts, strict=True)
+                for n in group
+            }
+            with monkeypatch.context() as patch:
+                patch.setattr(ranks, "size", lambda: 2)
+                patch.setattr(ranks, "total", lambda value, totals=totals: torch.tensor(totals[int(value)]))
+                alone.append(objective(asked, part, (0, 1), 0).loss)
+        torch.testing.assert_close(sum(alone) / 2, together, rtol=1e-5, atol=1e-6)

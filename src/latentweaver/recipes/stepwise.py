@@ -17,6 +17,7 @@ from latentweaver.recipes.methods import METHODS, Lesson, MethodName
 from latentweaver.recipes.wording import answer_in, examples, word_tokenizer, words_of
 from latentweaver.training import ranks
 from latentweaver.training.curriculum import Markers, Staged
+from latentweaver.training.depth import DepthSampler
 from latentweaver.training.epochs import Epochs
 from latentweaver.training.loop import Settings, train
 
@@ -211,9 +212,10 @@ class Stepwise:
         return folder / "model"
 
 
-class _Now:
+class _Now(DepthSampler):
     """Thoughts are counted by the batch, not by the depth; this one remembers which update is being made."""
 
+    seed = 0
     update = 0
 
     def __call__(self, update: int) -> tuple[int, int]:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentweaver.tasks.token_batch import IGNORED, TokenBatch
+from latentweaver.training import ranks
 from latentweaver.training.curriculum import Example, Markers
-from latentweaver.training.objectives import Depth, Terms
+from latentweaver.training.objectives import Depth, Terms, mean
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,16 @@ class Answer:
 
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
         hidden = model.trace(batch.input_ids, batch.attention_mask).hidden
-        return Terms(model.labelled_loss(hidden, batch.labels))
+        return Terms(_mean_of(model, hidden, batch.labels))
+
+
+def _mean_of(model: Any, hidden: Float[Tensor, "batch sequence width"], labels: Int[Tensor, "batch sequence"]) -> Float[Tensor, ""]:
+    """The mean over all labels, however unevenly they fall on the ranks (see `objectives.mean`)."""
+    loss = model.labelled_loss(hidden, labels)
+    if ranks.size() == 1:
+        return loss
+    count = (labels[:, 1:] != IGNORED).sum()
+    return mean(loss, count)
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,8 @@ class Distilled:
     def __call__(self, model: Any, batch: TaughtBatch, depth: Depth, seed: int) -> Terms:
         student = model.trace(batch.student.input_ids, batch.student.attention_mask, layers=True)
         teacher = model.trace(batch.teacher.input_ids, batch.teacher.attention_mask, layers=True)
-        learned = model.labelled_loss(student.hidden, batch.student.labels)
-        taught = model.labelled_loss(teacher.hidden, batch.teacher.labels)
+        learned = _mean_of(model, student.hidden, batch.student.labels)
+        taught = _mean_of(model, teacher.hidden, batch.teacher.labels)
         distance = torch.stack(
             [
                 state_distance(_columns(mine, batch.student_at), _columns(theirs, batch.teacher_at))
@@ -170,9 +180,10 @@ class ReadOut:
     def __call__(self, model: Any, batch: ReadBatch, depth: Depth, seed: int) -> Terms:
         model.iterations = batch.iterations
         hidden = model.trace(batch.input_ids, batch.attention_mask).hidden
-        answer = model.labelled_loss(hidden, batch.labels)
+        answer = _mean_of(model, hidden, batch.labels)
         known = batch.readouts != IGNORED
-        if not bool(known.any()):
+        if not bool(ranks.total(known.sum())):
             return Terms(answer)
-        read = F.cross_entropy(model.head(hidden[known]).float(), batch.readouts[known])
+        each = F.cross_entropy(model.head(hidden[known]).float(), batch.readouts[known], reduction="none")
+        read = mean(each, torch.ones_like(each))
         return Terms(answer + self.weight * read, {"answer": answer.detach(), "readout": read.detach()})
