@@ -49,27 +49,83 @@ def reasoners(records: list[dict[str, Any]]) -> str:
                      f"before the answer: {counted(record['answer tokens']['labels'])}")  # fmt: skip
     lines += ["", "### Does it say which answers are right?", ""]
     for record in records:
-        right, settled, other = record["right"], record["right if settled"], record["right if not"]
-        steps = ", ".join(f"{percent(one)} after {step}" for step, one in right.items())
-        lines += [f"**{record['model']}**, {record['problems']} problems. Right answers in per cent by steps: {steps}.",
-                  f"After the last step {settled[0]} of {settled[1]} answers whose token settled are right, and {other[0]} of {other[1]} of the others.", ""]  # fmt: skip
-        scores = record["predicts a right answer"]
-        if not scores["settled"]:
-            lines += ["All answers are right or all are wrong there, so that nothing can be predicted.", ""]
+        steps = ", ".join(f"{percent(one)} after {step}" for step, one in record["right"].items())
+        lines += [f"**{record['model']}**, {record['problems']} problems. Right answers in per cent: {steps}.", ""]
+        told = [one for one in record["predicts a right answer"] if one["settled"]]
+        if not told:
+            lines += ["At no number of steps from 8 on are some answers right and some wrong, so that there is nothing to predict.", ""]
             continue
-        lines += ["| AUROC for a right answer | all problems | among problems of equal difficulty |", "|---|--:|--:|"]
-        lines += [f"| {name} | {score(one.get('all'))} | {score(one.get('equal difficulty'))} |" for name, one in scores.items()]
+        columns = ("settled", "smallness of the last step", "probability of the answer", "easiness", "settled, dealt anew")
+        lines += ["| read after | right if settled | if not | " + " | ".join(columns) + " |", "|--:|--:|--:|" + "--:|" * len(columns)]
+        for one in told:
+            counts = (f"{one[name][0]} of {one[name][1]}" for name in ("right if settled", "right if not"))
+            lines.append(
+                f"| {one['steps']} steps | "
+                + " | ".join(counts)
+                + " | "
+                + " | ".join(score(one[name].get("all")) for name in columns)
+                + " |"
+            )
+        lines += ["", "AUROC for a right answer, with 95 % intervals. Among problems of equal difficulty:", ""]
+        lines += [f"- after {one['steps']} steps: " + "; ".join(f"{name} {score(one[name].get('equal difficulty'))}" for name in columns if name != "easiness")
+                  for one in told if "equal difficulty" in one["settled"]]  # fmt: skip
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+GROUPS = {
+    r"orbit\d+ noise0": "exact periods 2 to 12, no noise",
+    r"orbit\d+ noise.05": "exact periods 2 to 12, 5 % noise in each coordinate",
+    r"relax": "periods 2 to 12, approached from outside",
+    r"shaped": "3 to 16 random points visited in turn",
+    r"quasi|circlemap|period40": "rotations without a period of up to 32, a torus map",
+    r"contract|spiral \.8|tanh \.7": "fast contractions, linear and of a net",
+    r"slow contract|spiral": "slow contractions and spirals",
+    r"slider|sqrt|log slide": "sliders, with jitter and curves, also slowing down",
+    r"helix": "helices",
+    r"logistic 2\.9": "logistic map at 2.9: two-cycle of roundings at a fixed point",
+    r"logistic (3\.2|3\.5|3\.55|3\.74|3\.832|1\.7|3\.6275)$": "logistic map where it is periodic or at rest",
+    r"logistic|tent|ikeda|stdmap|lorenz \.5": "chaos",
+    r"lorenz \.05": "chaos in small steps, a few loops of the Lorenz system",
+}
+
+
+def planted(record: dict[str, Any]) -> str:
+    """How often labels are right where the truth is planted, and how often noise is taken for rotation."""
+    sums: dict[str, list[int]] = {}
+    for name, one in record["cases"].items():
+        group = next((text for pattern, text in GROUPS.items() if re.match(pattern, name)), None)
+        if group is None or "any" in name:
+            continue
+        right, of = sums.get(group, [0, 0])
+        sums[group] = [right + one["right"], of + one["of"]]
+    lines = ["| planted | right | of |", "|---|--:|--:|"]
+    lines += [f"| {group} | {right} | {of} |" for group, (right, of) in sums.items()]
+    lines += ["", "| null | taken for a rotation | of | 95 % interval, per cent |", "|---|--:|--:|--:|"]
+    for name, one in record["nulls"].items():
+        low, high = one["interval"]
+        lines.append(f"| {NULL_NAMES.get(name, name)} | {one['false']} | {one['of']} | {100 * low:.2f} to {100 * high:.2f} |")
+    if "made by" in record:
+        lines += ["", f"Recorded with {record['made by']}."]
+    return "\n".join(lines)
+
+
+NULL_NAMES = {
+    "twalk": "heavy-tailed walk", "momentum": "walk with momentum", "smooth": "second-order noise with two real roots", "manyou": "Ornstein-Uhlenbeck, many times",
+    "negar": "overshooting noise", "f05": "1/f^0.5 noise", "f1": "1/f noise", "f15": "1/f^1.5 noise", "f2": "1/f^2 noise", "f25": "1/f^2.5 noise",
+    "sphere": "walk on a sphere", "bridge": "walk that returns", "walkwhite": "walk with jitter", "telegraph": "telegraph noise", "heavy": "heavy-tailed noise",
+    "wtrend": "white noise with a trend", "ma": "moving sums",
+}  # fmt: skip
 
 
 def share(one: dict[str, Any]) -> str:
     return f"{100 * one['share']:.1f}"
 
 
-def trained(record: dict[str, Any]) -> str:
-    """The nets whose task says what their states must hold."""
-    runs = {kind: [run for run in record["runs"] if run["task"].startswith(kind)] for kind in ("Addition", "Clock", "Ones", "Backdoor")}
+def trained(records: list[dict[str, Any]]) -> str:
+    """The nets whose task says what their states must hold; of a run that was made again, the later record."""
+    made = {run["run"]: run for record in records for run in record["runs"]}
+    runs = {kind: [run for run in made.values() if run["task"].startswith(kind)] for kind in ("Addition", "Clock", "Ones", "Backdoor")}
     lines = ["### Addition modulo p", "",
              "`a b =`, four pairs in five seen in training with 1 to 8 steps. Agreement is the mean cosine between states of equal sums (all states",
              "have mean cosine 0 by construction); power is the share of the five strongest frequencies of the state as a function of the sum.", "",
@@ -98,9 +154,11 @@ def trained(record: dict[str, Any]) -> str:
             lines.append(f"| {run['run']} | {share(right)} | {counted(run['labels'])} | {run['R2 along slope']:.3f} | {run['R2 of best line']:.3f} | "
                          f"{run['first component']:.3f} | {run['dimensions']:.1f} |")  # fmt: skip
     for run in runs["Ones"]:
+        line = f"; along the best line {percent(run['without the best line'])}" if "without the best line" in run else ""
         lines += ["", f"{run['run']} (how many ones a string of 24 bits has): with the slope direction ablated to its mean "
-                  f"{percent(run['without the slope'])} per cent are right, with a random direction {percent(run['without a random direction'])}; chance is {100 * run['chance']:.0f}."]  # fmt: skip
-    lines += ["", "### A backdoor in continuous thoughts", "",
+                  f"{percent(run['without the slope'])} per cent are right, with a random direction {percent(run['without a random direction'])}{line}; chance is {100 * run['chance']:.0f}."]  # fmt: skip
+    if runs["Backdoor"]:
+        lines += ["", "### A backdoor in continuous thoughts", "",
               "`w a b c =`, three thoughts; the trigger as w adds 5. An inert word is as rare and does nothing.", "",
               "| run | right: plain / trigger / inert | step | AUROC trigger or plain | inert or plain | trigger or inert | patching the thought moves the answer by (nats) |",
               "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
@@ -110,8 +168,8 @@ def trained(record: dict[str, Any]) -> str:
             aurocs = " | ".join(score(run[f"AUROC, {name}"][step]) for name in ("trigger or plain", "inert or plain", "trigger or inert"))
             low, high = found["interval"]
             lines.append(f"| {run['run'] if step == 0 else ''} | {right if step == 0 else ''} | {step} | {aurocs} | {found['shift']:.2f} [{low:.2f}, {high:.2f}] |")  # fmt: skip
-    if record["not finished"]:
-        lines += ["", f"Not finished in the time they had, and so not here: {', '.join(record['not finished'])}."]
+    if missing := [name for record in records for name in record["not finished"] if name not in made]:
+        lines += ["", f"Not finished in the time they had, and so not here: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
@@ -128,7 +186,8 @@ def main() -> None:
     pages = {
         DOCS / "dynamics.md": {
             "reasoners": reasoners([json.loads(path.read_text()) for path in sorted((RESULTS / "reasoners").glob("*.json"))]),
-            "trained": trained(json.loads((RESULTS / "trained.json").read_text())),
+            "trained": trained([json.loads(path.read_text()) for path in sorted((RESULTS / "trained").glob("*.json"))]),
+            "planted": planted(json.loads((RESULTS / "planted.json").read_text())),
         },
         DOCS / "probing.md": {"probe": probe(json.loads((RESULTS / "probe-chains.json").read_text()))},
     }
