@@ -13,7 +13,7 @@ from math import comb
 
 from latentweaver.errors import InputError
 
-Runs = Sequence[Sequence[bool]]
+Runs = Sequence[Sequence[int]]
 """For every seed, whether each problem was answered rightly; problems in the same order everywhere."""
 
 

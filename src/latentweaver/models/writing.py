@@ -28,12 +28,13 @@ class Writer:
     ) -> tuple[Float[Tensor, "batch vocabulary"], Int[Tensor, "batch"]]:
         """Logits of the next token, float32, and the thoughts each row had for it: none after the first token."""
         if self.thought is None:
-            self.thought = self.model.close(self._think(input_ids))
-            steps = self.thought.step[:, -1]
+            thought: Thought = self.model.close(self._think(input_ids))
+            steps = thought.step[:, -1]
         else:
-            self.thought = self.model.begin(input_ids[:, -1:], after=self.thought)
+            thought = self.model.begin(input_ids[:, -1:], after=self.thought)
             steps = torch.zeros(len(input_ids), dtype=torch.long)
-        return self.model.head(self.thought.state)[:, -1].float(), steps
+        self.thought = thought
+        return self.model.head(thought.state)[:, -1].float(), steps
 
     def _think(self, input_ids: Tensor) -> Thought:
         model, options = self.model, self.options

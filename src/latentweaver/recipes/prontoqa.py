@@ -16,16 +16,18 @@ class ProntoQA(Stepwise):
 
     Attributes:
         train, test: files of {question, steps, answer}: rows 0 to 8,999 and 9,200 to 9,999 of what the original's generator draws.
+        problems: how many training problems are used, the first of the file.
     """
 
     train: Path | None = None
     test: Path | None = None
+    problems: int = 9000
 
     name = "prontoqa"
 
     def training_items(self) -> list[stepwise.SteppedProblem]:
         """The training problems."""
-        return stepwise.load(_given("train", self.train))
+        return stepwise.load(_given("train", self.train))[: self.problems]
 
     def test_items(self) -> list[stepwise.SteppedProblem]:
         """The test problems."""
