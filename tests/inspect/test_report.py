@@ -20,7 +20,7 @@ from planted import circle, cycle, embed, slider
 import latentweaver as lw
 from latentweaver.cli import main
 from latentweaver.inspect import Trajectory, draw_portrait, find_flips, label_path, record, report
-from latentweaver.inspect.report_findings import SETTLED, Said, from_trajectory, settled_at
+from latentweaver.inspect.report_findings import SETTLED, Findings, Said, from_trajectory, settled_at
 from latentweaver.inspect.report_packing import Array, encode, pack
 from latentweaver.inspect.report_page import LIMIT, html
 
@@ -276,29 +276,31 @@ def test_the_same_looks_give_the_same_file(looked, tmp_path):
     assert len(weights) == 16 and changed != weights
 
 
-def test_300_tokens_of_noise_over_128_steps_stay_below_a_megabyte_and_a_half():
-    """Nothing in it can be compressed: the worst that can come."""
+def noise(n: int = 300, kept: int = 129, k: int = 5) -> Findings:
+    """Findings that nothing can compress: the worst that can come."""
     rng = np.random.default_rng(0)
-    paths = planted.walk(128, rng, 8)[:, None]
-    one = from_trajectory(Trajectory.of(paths))
-    n, kept, k = 300, 129, 5
-    noise = lambda *shape: rng.normal(size=(n, kept, *shape))  # noqa: E731
-    portraits = tuple(replace(one.portraits[0], ghost=rng.normal(size=(128, 6))) for _ in range(n))
+    one = from_trajectory(Trajectory.of(planted.walk(128, rng, 8)[:, None]))
+    drawn = lambda *shape: rng.normal(size=(n, kept, *shape))  # noqa: E731
     ids = rng.integers(0, 49152, (n, kept, k))
-    said = Said(ids, noise(k), ids[:, -1, 0], noise(), noise(), rng.integers(0, 49152, (n, kept)).astype(float), np.abs(noise()))
-    found = replace(
-        one, positions=np.arange(n), generated=(False,) * n, states=rng.normal(size=(kept, n, 8)), speed=np.abs(noise()), distance=np.abs(noise()),
-        settled=(3,) * n, labels=one.labels * n, portraits=portraits, said=said,
+    ranks = rng.integers(0, 49152, (n, kept)).astype(float)
+    return replace(
+        one, positions=np.arange(n), generated=(False,) * n, states=rng.normal(size=(kept, n, 8)), settled=(3,) * n,
+        speed=np.abs(drawn()), distance=np.abs(drawn()), labels=one.labels * n,
+        portraits=tuple(replace(one.portraits[0], ghost=rng.normal(size=(128, 6))) for _ in range(n)),
+        said=Said(ids, drawn(k), ids[:, -1, 0], drawn(), drawn(), ranks, np.abs(drawn())),
     )  # fmt: skip
+
+
+def test_300_tokens_of_noise_over_128_steps_stay_below_a_megabyte_and_a_half():
+    found = noise()
     page = html(found, "noise")
     assert len(page.encode()) <= LIMIT == 1_500_000
     facts = facts_of(page)
-    assert len(facts["tokens"]) == n
+    assert len(facts["tokens"]) == 300
     assert any("only every" in line for line in facts["not_shown"])  # and it says what it left out
-    kept_steps = np.array(facts["steps"])
-    assert np.allclose(unpacked(page)["speed"], found.speed[:, kept_steps], rtol=1e-3)
+    assert np.allclose(unpacked(page)["speed"], found.speed[:, facts["steps"]], rtol=1e-3)
     with pytest.raises(lw.InputError, match="choose fewer tokens"):
-        html(found, "noise", limit=100_000)
+        html(noise(2), "noise", limit=80_000)
 
 
 def test_300_tokens_that_think_as_models_do_keep_every_step(tmp_path):

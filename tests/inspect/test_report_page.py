@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 import torch
 from maps import Map, turn
+from test_report import noise
 
 import latentweaver as lw
 from latentweaver.inspect import Trajectory, report
+from latentweaver.inspect.reporting import write
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
@@ -114,9 +116,9 @@ def shown(value: float) -> str:
 
 
 def cell(page: Any, token: int, step: int) -> dict[str, float]:
-    """Where a cell of the heat map is."""
+    """Where a cell of the heat map is, near its far corner."""
     box = page.locator("#heatmap-svg image.pixels").bounding_box()
-    return {"x": box["x"] + (step + 0.5) * box["width"] / (STEPS + 1), "y": box["y"] + (token + 0.5) * box["height"] / 7}
+    return {"x": box["x"] + (step + 0.8) * box["width"] / (STEPS + 1), "y": box["y"] + (token + 0.8) * box["height"] / 7}
 
 
 def click_cell(page: Any, token: int, step: int) -> None:
@@ -258,6 +260,37 @@ def test_the_metric_changes_the_picture_and_its_scale(page, written) -> None:
     assert page.locator("#heatmap-svg rect.missing").count() == 1
 
 
+def test_the_lane_shows_when_the_answer_changed(page, written) -> None:
+    said = written[1]
+    flipped = [token["flips"]["steps"] for token in said["tokens"] if token["flips"]]
+    assert any(len(steps) == 1 for steps in flipped) and any(len(steps) > 3 for steps in flipped)
+    for token, fact in enumerate(said["tokens"]):
+        if fact["flips"] is None:
+            continue
+        click_cell(page, token, 20)
+        steps = fact["flips"]["steps"]
+        assert page.locator("#decode-svg .flip").count() == len(steps)
+        page.keyboard.press("f")
+        assert place_of(page)[1] == f"{fact['flips']['last'] or 20} of {STEPS}"
+        runs = [said["vocabulary"][int(said["arrays"]["top"][token, step, 0])]["text"] for step in (0, *steps)]
+        titles = page.locator("#decode-svg title").all_text_contents()
+        assert [title.split(": ", 1)[1] for title in titles] == ["␣" if run == " " else run.replace("\n", "↵") for run in runs]
+
+
+def test_the_summary_answers_the_questions(page, written) -> None:
+    text, tokens = page.locator("#answers").inner_text(), written[1]["tokens"]
+    settled = sorted((token["settled"] for token in tokens if token["settled"] is not None), reverse=True)
+    assert f" {settled[0]}" in text.split("How did they move?")[0]
+    assert "Still moving by more than 3 % a step after 40: What  is" in text.replace("\n", " ").replace("   ", "  ")
+    assert "1 of 7 paths run into NaN or infinity" in text
+    last = tokens[-1]
+    assert f"“{last['answer']['text']}” with probability {shown(written[1]['arrays']['answer_probability'][-1, -1])} after 40 steps" in text
+    when = last["flips"]["last"]
+    assert re.search(rf"After step {when}, {STEPS - when} steps? before the end: in the last quarter", text)
+    assert f"path independence {shown(last['starts']['independence'])}" in text
+    assert f"the last token is: {last['examined']['verdict'].replace('_', ' ')}" in text
+
+
 def test_the_first_steps_can_be_looked_at_alone(page, written) -> None:
     page.locator("#span").select_option("17")
     box = page.locator("#heatmap-svg image.pixels").bounding_box()
@@ -345,6 +378,7 @@ def test_nothing_of_a_prompt_becomes_markup(page) -> None:
     assert NASTY in page.title() and "caught" not in page.title().replace(NASTY, "")
     assert page.locator("h1").inner_text() == NASTY
     assert page.locator(".token").nth(3).inner_text() == NASTY
+    assert [page.locator(".token").nth(place).inner_text() for place in (2, 5)] == ["↵", "␣"]
     assert page.locator("main img, main script").count() == 0
 
 
@@ -395,12 +429,17 @@ def test_narrow_and_wide_in_light_and_dark(open_page, written, scheme) -> None:
         assert abs(brightness[0] - brightness[1]) > 400
 
 
-def test_a_large_report_opens_within_two_seconds(open_page, tmp_path) -> None:
-    shrink = torch.linspace(0.5, 0.97, 8, dtype=torch.float64)
-    report(Map(lambda x, _: shrink * x, 8), torch.zeros(1, 300, dtype=torch.long), tmp_path / "r.html", steps=128, starts=0, bench=0)
+def test_the_largest_report_opens_within_two_seconds(open_page, tmp_path) -> None:
+    found = noise()
+    write(found, tmp_path / "r.html", "noise")
     began = time.perf_counter()
     page = open_page(tmp_path / "r.html")
     seconds = time.perf_counter() - began
     assert page.locator(".token").count() == 300
     assert seconds < 4, f"opened in {seconds:.1f} s"  # 2 s on a free machine; CI shares its cores
+    assert "rounded to 16 bits" in page.locator("#not-shown").inner_text()
+    rows = table_of(saved(page, "heatmap", "csv"))
+    steps = floats(rows[: len(rows) // 300], "step").astype(int)
+    for name, values in (("speed", found.speed), ("entropy", found.said.entropy), ("answer_rank", found.said.answer_rank)):
+        assert np.allclose(floats(rows, name), values[:, steps].ravel(), rtol=1e-3, atol=1e-3), name
     assert lw.__version__ in page.locator("[data-fact=latentweaver]").inner_text()
