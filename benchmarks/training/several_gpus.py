@@ -1,0 +1,50 @@
+"""The chains recipe on one process, then on two, then on one again, beside a run that one process made alone.
+
+python benchmarks/training/several_gpus.py FOLDER              runs all four parts (two GPUs, or CPU processes) and compares
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from latentweaver import recipes
+
+FIELDS = {
+    "updates": 60, "checkpoint_every": 20, "log_every": 1, "evaluate_every": 60, "evaluate_problems": 16, "warm_updates": 10,
+    "rise_updates": 20,
+    "initial_state": "zeros",  # noise is a hash of the bits of an embedding, which the order of a sum over ranks may change
+}  # fmt: skip
+
+
+def part(folder: str, stop: int) -> None:
+    """Go on with the run in `folder` and end hard when update `stop` has been reported."""
+
+    def report(line: dict) -> None:
+        if line["update"] == stop:
+            os._exit(9)
+
+    recipes.train("chains", folder, resume=True, report=report, **{**FIELDS, **json.loads(os.environ.get("FIELDS", "{}"))})
+
+
+def main(folder: Path) -> None:
+    alone, parts = folder / "alone", folder / "parts"
+    one = [sys.executable, __file__]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    for launch, place, stop in ((one, alone, -1), (one, parts, 25), (two, parts, 45), (one, parts, -1)):
+        ended = subprocess.run([*launch, str(place), str(stop)], capture_output=True, text=True)
+        if ended.returncode and stop < 0:
+            sys.exit(ended.stderr)
+    losses = [[json.loads(line)["loss"] for line in (place / "log.jsonl").read_text().splitlines()] for place in (alone, parts)]
+    worst = max(abs(mine - theirs) / mine for mine, theirs in zip(*losses, strict=True))
+    print(f"{len(losses[0])} updates; the losses differ by at most {worst:.1e} of themselves")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        part(sys.argv[1], int(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))
