@@ -32,6 +32,34 @@ def chains() -> str:
     return "\n".join(lines)
 
 
+def controls() -> str:
+    """The recipe of `weaver-chains` beside its controls, at the best number of steps that each was measured at."""
+    wanted = {
+        "chains": "the recipe",
+        "answers-only": "no value supervised but the answer",
+        "no-loop": "no loop: the same blocks once",
+        "no-loop-deep": "no loop: ten blocks in place of two",
+    }
+    depths = (1, 2, 4, 8, 16, 32)
+    lines = [f"| run | updates | {' | '.join(f'depth {depth}' for depth in depths)} |", f"|---|--:|{'--:|' * len(depths)}"]
+    for name, label in wanted.items():
+        record = json.loads((HERE / "training" / "chains" / "controls" / f"control-{name}.json").read_text())
+        cells = record["accuracy"]["cells"]
+        row = [f"{100 * max(cell['accuracy'] for cell in cells if cell['difficulty'] == depth):.1f}" for depth in depths]
+        lines.append(f"| {label} | {record['updates']} | {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def training() -> str:
+    """Training on one CPU thread beside Huginn's own code."""
+    record = json.loads((HERE / "training" / "throughput" / "cpu.json").read_text())
+    lines = ["| type | steps without, with gradient | ours | Huginn's code | ratio |", "|---|---|--:|--:|--:|"]
+    for case in record["results"]:
+        ours, theirs = (case[name]["tokens_per_cpu_second"] for name in ("ours", "reference"))
+        lines.append(f"| {case['dtype']} | {', '.join(map(str, case['steps']))} | {ours:.0f} | {theirs:.0f} | {ours / theirs:.2f} |")
+    return "\n".join(lines)
+
+
 def generation() -> str:
     """Tokens per CPU second beside Huginn's own code."""
     record = json.loads((HERE / "results" / "huginn.json").read_text())
@@ -61,13 +89,20 @@ training seeds; chance is 10 %; the 95 % interval of 100.0 begins at 99.2. It wa
 {chains()}
 
 A chain of depth d is answered from step d + 1 on, and stays answered. What made it learn, what did not, logs and intervals:
-[benchmarks/training/chains](benchmarks/training/chains/README.md). The controls (the same model without a loop, answers without
-hints) have not been run yet.
+[benchmarks/training/chains](benchmarks/training/chains/README.md). Beside it its controls, side by side on one card for the same seven minutes
+(unfinished schedules but for the third; best number of steps of each):
+
+{controls()}
 
 **Generation** beside Huginn's own code, same random weights, 46.6 M parameters, tokens per CPU second, one thread of an AMD EPYC that
 was busy with other work ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the greedy tokens are equal in float32:
 
 {generation()}
+
+**Training** beside Huginn's own code, tokens per CPU second, one busy thread
+([benchmarks/training/throughput](benchmarks/training/throughput/README.md), which has an H100 too):
+
+{training()}
 
 **SmolLM2-135M** at one step, the same machine ([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)):
 

@@ -43,7 +43,7 @@ class Chains:
         answer_weight: how much a label of the answer counts beside one of a statement.
         batch_size: problems to an update.
         grow: updates over which problems grow from two statements to their full size and depth.
-        updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, workers, device, accumulate, recompute, shard_blocks: see
+        updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, workers, device, accumulate, recompute, attention, shard_blocks: see
             `training.Settings`.
         evaluate_every, checkpoint_every, log_every: updates between these.
         evaluate_problems: problems of each look; on a processor fewer keep it short.
@@ -77,12 +77,13 @@ class Chains:
     warmup: int = 100
     cooldown: float = 0.6
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Literal["bf16", "bf16-stream", "fp32"] = "fp32"
     compile: bool = False
     workers: int = 0
     device: str | None = None
     accumulate: int = 1
     recompute: bool = False
+    attention: str | None = None
     shard_blocks: bool = False
     evaluate_every: int = 500
     evaluate_problems: int = 128
@@ -142,6 +143,7 @@ class Chains:
             device=self.device,
             accumulate=self.accumulate,
             recompute=self.recompute,
+            attention=self.attention,
             shard_blocks=self.shard_blocks,
         )
         model = self.model()
