@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py [--mix chains settling] [--rounds 3] [--out benchmarks/results]
 
-Two mixes, 48 requests each:
+Two mixes, 48 requests each (`--requests`):
 
     chains     `weaver-chains`, the shipped reasoner: chains of digits whose depth is log-uniform in 1 to 48 (shallow ones are
                common, deep ones happen) in prompts of 9 to 330 tokens, answers of two tokens (the digit and the end), 16 at once.
@@ -50,7 +50,6 @@ from latentweaver.runtime.request import Request
 from latentweaver.runtime.running import Running
 from latentweaver.tasks.chains import Chains
 
-REQUESTS = 48
 Answers = list[list[int]]
 
 
@@ -82,7 +81,7 @@ class SynchronousEngine(Engine):
         return busy or chosen
 
 
-def settling() -> Mix:
+def settling(count: int) -> Mix:
     """Random weights, whose states settle after a number of steps of their own."""
     torch.manual_seed(0)
     model = RecurrentDepthForCausalLM(RecurrentDepthConfig(vocab_size=8192, num_steps=32)).eval()
@@ -90,7 +89,7 @@ def settling() -> Mix:
     def draw(seed: int) -> tuple[list[Request], None]:
         drawn = torch.Generator().manual_seed(seed)
         requests = []
-        for _ in range(REQUESTS):
+        for _ in range(count):
             length, answer = int(torch.randint(8, 33, (), generator=drawn)), int(torch.randint(4, 21, (), generator=drawn))
             requests.append(Request(torch.randint(8192, (length,), generator=drawn).tolist(), answer))
         return requests, None
@@ -98,20 +97,20 @@ def settling() -> Mix:
     return Mix(model, 32, 24, StateChange(0.003), draw)
 
 
-def chains(deepest: int = 48) -> Mix:
+def chains(count: int, deepest: int = 48) -> Mix:
     """The shipped reasoner, which needs one step more than a chain is deep."""
     model, tokenizer, task = load("weaver-chains", device="cpu").eval(), load_tokenizer("weaver-chains"), Chains()
 
     def draw(seed: int) -> tuple[list[Request], list[list[int]]]:
         rng = random.Random(seed)
-        problems = [task.draw(rng, int((deepest + 1) ** rng.random()), rng.random()) for _ in range(REQUESTS)]
+        problems = [task.draw(rng, int((deepest + 1) ** rng.random()), rng.random()) for _ in range(count)]
         right = [[*tokenizer(problem.answer).input_ids, tokenizer.eos_token_id] for problem in problems]
         return [Request(tokenizer(problem.prompt).input_ids, 2) for problem in problems], right
 
     return Mix(model, deepest + 1, 16, Confidence(), draw)
 
 
-MIXES: dict[str, Callable[[], Mix]] = {"chains": chains, "settling": settling}
+MIXES: dict[str, Callable[[int], Mix]] = {"chains": chains, "settling": settling}
 
 
 def by_generate(mix: Mix, requests: list[Request]) -> tuple[Answers, int]:
@@ -157,7 +156,7 @@ SYSTEMS: dict[str, Callable[[Mix, list[Request]], tuple[Answers, int]]] = {
 }
 
 
-def measure(mix: Mix, rounds: int) -> dict[str, Any]:
+def measure(mix: Mix, count: int, rounds: int) -> dict[str, Any]:
     """Every system on the same requests, `rounds` times over; the record of it."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in SYSTEMS}
     for number in range(rounds):
@@ -175,7 +174,7 @@ def measure(mix: Mix, rounds: int) -> dict[str, Any]:
             if right is not None:
                 row["right_answers"] = _share(answers[name], right)
             print(
-                f"round {number}  {name:20} {REQUESTS / row['seconds']:7.2f} requests, {row['tokens'] / row['seconds']:7.1f} tokens per CPU "
+                f"round {number}  {name:20} {len(requests) / row['seconds']:7.2f} requests, {row['tokens'] / row['seconds']:7.1f} tokens per CPU "
                 f"second, {row['steps'] / row['tokens']:5.1f} steps a token, {row['equal_answers']:.0%} of answers equal"
                 + (f", {row['right_answers']:.0%} right" if right is not None else ""),
                 flush=True,
@@ -187,7 +186,7 @@ def measure(mix: Mix, rounds: int) -> dict[str, Any]:
     }
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
-    return {"steps": mix.steps, "slots": mix.slots, "requests": REQUESTS, "rule": repr(mix.rule), "rounds": rows, "median_ratios": ratios}
+    return {"steps": mix.steps, "slots": mix.slots, "requests": count, "rule": repr(mix.rule), "rounds": rows, "median_ratios": ratios}
 
 
 def _share(some: Answers, others: Answers) -> float:
@@ -199,12 +198,13 @@ def main() -> None:
     parser.add_argument("--mix", nargs="+", choices=list(MIXES), default=list(MIXES))
     parser.add_argument("--out", type=Path, help="folder for the JSON record")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=48)
     options = parser.parse_args()
     torch.set_num_threads(1)
     mixes = {}
     for name in options.mix:
         print(name)
-        mixes[name] = measure(MIXES[name](), options.rounds)
+        mixes[name] = measure(MIXES[name](options.requests), options.requests, options.rounds)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC)

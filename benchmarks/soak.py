@@ -298,6 +298,8 @@ class Soak:
             self.faults.append(f"memory grew from {megabytes[1]} to {megabytes[3]} MB")
         files = self.server.held()[1]
         metrics = self.server.metrics()
+        if metrics["followed"]:
+            self.faults.append(f"{metrics['followed']:g} requests are remembered that nobody waits for")
         ended = {name: count for name, count in metrics.items() if name.startswith("texts_total")}
         return {
             "seen": dict(sorted(self.seen.items())),

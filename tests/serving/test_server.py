@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -308,6 +309,20 @@ class TestItDoesNotBreak:
         server.wait_until_empty()
         assert server.metric("tokens_total") - before < 6 * 150
         assert client.chat.completions.create(**question()).choices
+
+    def test_a_client_that_vanishes_while_it_queues_is_forgotten(self, server) -> None:
+        """Reset before a single event was read, also before there was one: nobody is followed, and little was written."""
+        before = server.metric("tokens_total")
+        body = json.dumps(question(max_tokens=150, stream=True, num_steps=16, logit_bias={"256": -100})).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        for number in range(12):
+            with socket.create_connection(("127.0.0.1", server.port)) as gone:
+                gone.sendall(head.encode() + body)
+                time.sleep(0.004 * number)
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.wait_until_empty()
+        assert server.metric("followed") == 0
+        assert server.metric("tokens_total") - before < 12 * 75
 
     def test_a_flood_is_refused_beyond_the_queue_and_the_rest_answered(self, server) -> None:
         async def flood() -> list[int]:

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from latentweaver.errors import InputError, LatentweaverError
 from latentweaver.runtime import request as engine_request
@@ -96,7 +97,7 @@ class Server:
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-            return StreamingResponse(_events(shape, said, usage), media_type="text/event-stream", headers=headers)
+            return _Streaming(streams, _events(shape, said, usage), headers)
         whole = await _unless_gone(request, _all(said))
         return JSONResponse(shape.whole(whole))
 
@@ -123,6 +124,25 @@ class Server:
             logprobs=logprobs,
             **body.dial(self.settings.max_steps),
         )
+
+
+class _Streaming(StreamingResponse):
+    """Server-sent events of some streams, which are given up when it ends, also where it never began.
+
+    A client that goes away while its request is being queued is noticed before the first event is asked for: a generator that has
+    not been started has no `finally`.
+    """
+
+    def __init__(self, streams: list[Stream], events: AsyncIterator[str], headers: dict[str, str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self.streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for stream in self.streams:
+                await stream.__aexit__()
 
 
 async def _all(said: AsyncIterator[Piece]) -> list[Piece]:

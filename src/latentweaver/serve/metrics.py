@@ -25,6 +25,7 @@ class Metrics:
         for name, about, value in (
             ("running", "Requests that have a slot.", lambda: len(worker.engine.running)),
             ("waiting", "Requests that wait for a slot.", lambda: len(worker.engine.waiting)),
+            ("followed", "Requests whose client is waiting for more.", lambda: len(worker.streams)),
             ("ticks", "Passes of the engine.", lambda: worker.engine.counts.ticks),
             ("core_rows", "Positions times steps through the core.", lambda: worker.engine.counts.thought),
             ("reused_tokens", "Tokens of prompts whose keys were taken over.", lambda: worker.engine.counts.reused),
