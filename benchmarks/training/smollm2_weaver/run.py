@@ -158,7 +158,7 @@ if __name__ == "__main__":
         "tokens_per_second": tokens * made[0] / seconds, "mean_steps": sum(map(sum, drawn)) / max(len(drawn), 1), "measured": measured,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
-        "command": sys.argv[1:],
+        "command": ["OUT", *sys.argv[2:]],
     }  # fmt: skip
     (options.out / "run.json").write_text(json.dumps(about, indent=1) + "\n")
     print(json.dumps({key: about[key] for key in ("updates_made", "tokens", "flops", "seconds", "tokens_per_second")}), flush=True)

@@ -70,9 +70,14 @@ def by_task(looped: Cells, controls: dict[str, Cells], levels: tuple[int, ...] =
     return "\n".join(lines)
 
 
-def in_writing(looped: Cells, controls: dict[str, Cells]) -> str:
-    """The way written down first: difficulty against steps for each token, and the controls."""
-    return by_difficulty(looped, controls)
+def in_writing(looped: Cells) -> str:
+    """The way written down first: each task and difficulty against the steps that every token takes."""
+    steps = sorted({step for _, _, step in looped})
+    lines = ["| task | serial depth | " + " | ".join(f"{step} step{'s' * (step > 1)} a token" for step in steps) + " |"]
+    lines.append("|" + "---|" * (2 + len(steps)))
+    for task, level in dict.fromkeys((task, level) for task, level, _ in looped):
+        lines.append(f"| {task} | {level} | " + " | ".join(share(*looped[task, level, step]) for step in steps) + " |")
+    return "\n".join(lines)
 
 
 def runs(names: list[str]) -> str:
@@ -91,15 +96,13 @@ def runs(names: list[str]) -> str:
 
 
 def tables() -> dict[str, str]:
-    """All tables by the name of their mark."""
+    """All tables by the name of their mark. The controls appear once there are results of them."""
     controls = {name: cells(HERE / name / "direct.json") for name in CONTROLS if (HERE / name / "direct.json").is_file()}
-    written = {name: cells(HERE / name / "written.json") for name in controls}
-    looped, looped_written = (cells(HERE / "looped" / f"{kind}.json") for kind in ("direct", "written"))
+    looped = cells(HERE / "looped" / "direct.json")
     every = sorted(path.parent.name for path in HERE.glob("*/run.json"))
-    return {
-        "difficulty": by_difficulty(looped, controls), "task": by_task(looped, controls),
-        "written": in_writing(looped_written, written), "runs": runs(every),
-    }  # fmt: skip
+    found = {"difficulty": by_difficulty(looped, controls), "task": by_task(looped, controls), "runs": runs(every)}
+    written = HERE / "looped" / "written.json"
+    return found | ({"written": in_writing(cells(written))} if written.is_file() else {})
 
 
 if __name__ == "__main__":

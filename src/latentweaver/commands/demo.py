@@ -1,4 +1,4 @@
-"""`lw demo`: what thinking looks like, on a model that was never trained to loop and on one that was."""
+"""`lw demo`: what thinking looks like, on a model that was never trained to loop and on two that were."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ QUESTIONS = (
 )
 
 CHAINS = ("r=3 k=r+4 q=k+r ?q=", "a=3 b=a+4 c=b+a d=c+b e=d+d f=e+1 g=f+e h=g+b ?h=")
+
+SWAPS = (
+    "Swaps. Ann has red. Bob has blue. Tom has green. Sam has gold. Ann and Bob swap. What does Ann have? Answer:",
+    "Swaps. Kay has white. Don has blue. Maria has green. Amy has gold. Amy and Kay swap. Maria and Amy swap. Don and Maria swap. Don and "
+    "Maria swap. Don and Maria swap. Kay and Don swap. Don and Kay swap. Maria and Don swap. Amy and Maria swap. Maria and Amy swap. Amy "
+    "and Maria swap. Amy and Maria swap. Don and Maria swap. Don and Amy swap. Amy and Kay swap. Don and Kay swap. Amy and Don swap. Kay "
+    "and Amy swap. Don and Kay swap. Don and Kay swap. What does Kay have? Answer:",
+)
 
 
 @dataclass(frozen=True)
@@ -41,3 +49,12 @@ class Demo:
             chains.console.rule(question, align="left")
             for setting in ("1", "4", "12", "auto"):
                 chains.answer(question, setting)
+        chains.console.print(
+            "smollm2-weaver is the pretrained model from above, trained a little with its loop: it follows what is said in plain English.\n"
+        )
+        words = Thinker(Think(question="", model="smollm2-weaver", tokens=2, rule="confidence"))
+        for question in SWAPS:
+            words.console.rule("Swaps", align="left")
+            words.console.print(question, markup=False)
+            for setting in ("1", "2", "4", "auto"):
+                words.answer(question, setting)
