@@ -28,7 +28,7 @@ SETTINGS = {
     "weaver-chains": (16, 32, (2, 4)),
     "smollm2-135m": (8, 24, (1, 2)),
     "smollm2-weaver": (8, 24, (1, 2)),
-    "huginn form": (32, 24, (4, 8)),
+    "huginn form": (32, 12, (4, 8)),
 }
 """By model: steps, new tokens, and after how many steps it guesses."""
 
@@ -103,6 +103,10 @@ def guesses(names: list[str]) -> tuple[str, list[dict[str, Any]]]:
             row |= {"accepted length": entry.get("accepted", 1.0), "passes a token": entry.get("passes", float(steps))}
             rows.append(row)
             print(row, flush=True)
+    return guesses_table(rows), rows
+
+
+def guesses_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "Accepted length: tokens that a verification (or a beat of the wavefront) brought. Passes: through the core; plain decoding takes `steps`.",
         "",
@@ -114,7 +118,7 @@ def guesses(names: list[str]) -> tuple[str, list[dict[str, Any]]]:
             f"| {r['model']} | {r['steps']} | {r['way']} | {r['tokens per CPU s']:.1f} | {r['gain']:.2f} | {'yes' if r['same text'] else 'no'} "
             f"| {r['accepted length']:.2f} | {r['passes a token']:.1f} |"
         )
-    return "\n".join(lines), rows
+    return "\n".join(lines)
 
 
 def prose(limit: int) -> str:

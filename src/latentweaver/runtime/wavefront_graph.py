@@ -102,10 +102,11 @@ class GraphBeats(Beats):
 
     def _record(self) -> None:
         """Run a beat as all later ones will be."""
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             self._run()
-        self.graph.replay()
+        graph.replay()
+        self.graph = graph
 
     def _run(self) -> None:
         with _compiled_blocks(self.model) if self.compile else contextlib.nullcontext():
@@ -128,9 +129,7 @@ class GraphBeats(Beats):
                 thought = self.model.think(replace(thought, cache=StagesPass(self, self.positions, seen, step)))
             self.rows["state"].copy_(thought.state)
             logits = self.model.read(thought).logits[:, 0]
-            if self.logits is None:
-                self.logits = torch.empty_like(logits)
-            self.logits.copy_(logits)
+            self.logits = logits.clone() if self.logits is None else self.logits.copy_(logits)
 
 
 class StagesPass(Pass):
