@@ -64,7 +64,7 @@ def load(folder: Path, model: nn.Module, optimisers: Optimisers, settings: dict[
         raise CheckpointError(f"there is no checkpoint to resume in {folder}")
     path = folder / NAME
     try:
-        file = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {"update": -1}
+        file: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {"update": -1}
         notes = file
         for shards in _shards(folder):
             there_too = json.loads((shards / NOTES).read_text())
