@@ -42,7 +42,7 @@ function redrawCard() {
       html("li", {}, `replay: ${examined.replay.deterministic ? "the same state goes on to the same state" : `the same state goes on to states ${show(examined.replay.error)} apart`}${examined.replay.autonomous ? "" : "; what a step does depends on its number"}`),
       html("li", {}, `${examined.extension.times} times as long: ${examined.extension.label.replaceAll("_", " ")}${examined.extension.holds ? "" : ", so the label is withdrawn"}`),
       html("li", {}, `kick of ${show(examined.kick.size)}: ${examined.kick.outcome}`))) : html("p", { class: "faint" }, "Labelled from the record alone; it was not put on the bench."),
-    starts ? section(`${facts.starts.count} other starts`, html("ul", {}, html("li", {}, `path independence ${show(starts.independence)} (1: all end alike); ends ${show(starts.spread)} times as far apart as the starts`),
+    starts ? section(many(facts.starts.count, "other start"), html("ul", {}, html("li", {}, `path independence ${show(starts.independence)} (1: all end alike); ends ${show(starts.spread)} times as far apart as the starts`),
       html("li", {}, sameAnswer(starts, "it says")), html("li", {}, `their labels: ${starts.labels.map(name => name.replaceAll("_", " ")).join(", ")}`))) : null,
     label.recurrence?.some(value => Number.isFinite(number(value))) ? section("Return after k steps", recurrenceChart(label.recurrence.map(number))) : null,
     label.evidence ? html("details", { open: "" }, html("summary", {}, "Numbers"), html("table", {}, html("tbody", {}, EVIDENCE.filter(([name]) => name in label.evidence)

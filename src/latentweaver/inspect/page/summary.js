@@ -73,7 +73,7 @@ function sureness() {
   const low = tokens.filter(({ label }) => label.confidence === "low").length, walks = tokens.filter(({ portrait }) => portrait.like_a_walk).length;
   const lines = [`${tokens.length - low} of ${tokens.length} labels with high confidence; ${walks} of ${tokens.length} portraits look like a random walk's.`];
   const last = tokens.at(-1);
-  if (facts.starts) lines.push(`From ${facts.starts.count} other starts${facts.starts.kind === "perturbed" ? " beside its own" : ""}, ${sameAnswer(last.starts, "the last token says")}; path independence ${show(last.starts.independence)}.`);
+  if (facts.starts) lines.push(`From ${many(facts.starts.count, "other start")}${facts.starts.kind === "perturbed" ? " beside its own" : ""}, ${sameAnswer(last.starts, "the last token says")}; path independence ${show(last.starts.independence)}.`);
   if (last.examined) lines.push(`Put on the bench, the last token is: ${last.examined.verdict.replaceAll("_", " ")}.`);
   return lines;
 }
