@@ -256,6 +256,8 @@ class Soak:
             if not reading.done():
                 self.faults.append(f"a client slow with its {kind} was held for {time.monotonic() - began:.0f} s")
                 reading.cancel()
+            elif isinstance(reading.exception(), ConnectionError):  # what we sent after the end has swept its answer away
+                self.seen[f"slow {kind}: closed"] += 1
             elif b" 408 " not in reading.result()[:40]:
                 self.faults.append(f"a client slow with its {kind} was told {reading.result()[:40]!r}")
             else:

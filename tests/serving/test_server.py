@@ -283,7 +283,7 @@ class TestWhatIsWrongIsSaidInOpenAIsWords:
         with httpx.Client(base_url=server.url, timeout=60) as one:
             began = time.monotonic()
             while time.monotonic() - began < 2.5:
-                body = question(max_tokens=100, num_steps=16, logit_bias={"256": -100})
+                body = question(max_tokens=20, num_steps=16, logit_bias={"256": -100})
                 assert one.post("/v1/chat/completions", json=body).status_code == 200
                 time.sleep(0.4)
 
