@@ -48,11 +48,11 @@ class Label:
     Attributes:
         name: one of `NAMES`.
         reasons: in words, the deciding one first.
-        period: of an orbit, in steps; for a quasi-orbit or helix 2 pi / theta, which need not be whole; else None.
+        period: of an orbit, in steps; for a quasi-orbit or helix 2 pi / theta, which need not be whole; at rest, that of
+            what little motion is left, if it has one; else None.
         period_error: standard error of 2 pi / theta.
         confidence: "high", or "low" if a threshold was close or the record short.
-        candidate: what an undetermined path would be called if the record were long enough, and what one at rest does with the
-            thousandth of its norm that it still moves by.
+        candidate: what an undetermined path would be called if the record were long enough.
         flags: "short", "not finite", "still", "growing": what is unusual about the record.
         evidence: the numbers; None where the states are not finite or too few.
         row, token: which path of the recording.
@@ -269,7 +269,7 @@ def _rotating(d: Dynamics) -> Label | None:
         why = f"one turn in {turn:.4g} +- {error:.1g} steps; no period of up to 32 steps holds every line"
     reasons = (why, lines)
     if (resting := _resting(d)) is not None:  # what is left of the motion goes round, too little to be called anything but rest
-        return replace(resting, reasons=(*resting.reasons, *reasons), period=period, period_error=error, candidate=name)
+        return replace(resting, reasons=(*resting.reasons, *reasons), period=period, period_error=error)
     near = d.speed * d.norm < 32 * d.floor
     if near:
         reasons = (*reasons, f"its steps are only {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: run it again in a finer dtype")
