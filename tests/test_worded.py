@@ -291,5 +291,6 @@ def test_lw_eval_takes_tasks_in_words(tiny: Callable[..., lw.RecurrentDepthForCa
         known[tuple(ids[:-1])] = labels[len(ids) - 2]
     table = accuracy_in_words(Oracle(words, known), words.tokenizer, task, [1, 2, 5], [3], problems=12, seed=5, batch_size=5)
     assert [table.cell(3, step).right for step in (1, 2, 5)] == [0, 12, 12]
+    assert isinstance(tasks.task("swaps"), type(task))
     with pytest.raises(lw.InputError, match="swaps has difficulties"):
         accuracy_in_words(Oracle(words, known), words.tokenizer, task, [1], [99], problems=1)

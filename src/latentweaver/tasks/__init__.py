@@ -49,9 +49,10 @@ def task(name: str) -> Task:
     kind, colon, rest = name.partition(":")
     if colon and kind in ADAPTERS:
         return ADAPTERS[kind](rest)
-    if name not in TASKS:
-        raise InputError(f"unknown task {name!r}; there are {', '.join([*TASKS, *(f'{kind}:{form}' for kind, form in FORMS.items())])}")
-    return TASKS[name]()
+    known = {**TASKS, **WORDED}
+    if name not in known:
+        raise InputError(f"unknown task {name!r}; there are {', '.join([*known, *(f'{kind}:{form}' for kind, form in FORMS.items())])}")
+    return known[name]()
 
 
 def _gym(rest: str) -> Task:
