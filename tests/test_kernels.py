@@ -140,3 +140,10 @@ def test_eight_bit_weights_give_the_same_with_and_without(form: str, without_nat
     assert float((fast - plain).abs().max()) < 1e-4
     assert fast_tokens == plain_tokens
     assert float((fast[:, 0] - full[:, 0]).norm() / full[:, 0].norm()) < 0.15
+
+
+def test_norms_in_float64_are_exact_to_its_own_rounding() -> None:
+    """Who watches a state settle far below the rounding of float32 needs every operation to go along."""
+    x, weight = torch.randn(3, 5, 64, dtype=torch.float64), torch.randn(64, dtype=torch.float64)
+    exact = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+    assert float((kernels.rms_norm(x, weight, 1e-6) - exact).abs().max()) < 1e-14

@@ -93,7 +93,7 @@ def linear(
 def rms_norm(
     x: Float[Tensor, "... width"], weight: Float[Tensor, "width"], eps: float, residual: Float[Tensor, "... width"] | None = None
 ) -> Float[Tensor, "... width"]:
-    """(x + residual) / rms(x + residual) * weight, normalised in float32 and cast back before the product."""
+    """(x + residual) / rms(x + residual) * weight, normalised in float32 at least and cast back before the product."""
     if fast := _fits(x, weight, residual):
         width = x.shape[-1]
         y = torch.empty_like(x)
@@ -104,7 +104,8 @@ def rms_norm(
         return y
     if residual is not None:
         x = x + residual
-    return F.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype) * weight
+    wide = x if x.dtype is torch.float64 else x.float()
+    return F.rms_norm(wide, (x.shape[-1],), None, eps).to(x.dtype) * weight
 
 
 def rotate(
