@@ -21,7 +21,7 @@ from latentweaver.tasks.worded import WORDED
 SIZES = (0.2, 0.8)
 """How much there is beyond what the answer needs."""
 
-WRITTEN_SIZES = (0.0, 0.2)
+WRITTEN_SIZES = (0.0, 0.1)
 """The same where the way is written down: shorter, as the text holds it twice."""
 
 
@@ -31,6 +31,7 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--written-problems", type=int, default=64)
     parser.add_argument("--difficulties", default="1,2,4,6,8,12,16,24,32")
     parser.add_argument("--steps", default="1,2,3,4,6,8,12,16,20,24,32,48")
+    parser.add_argument("--written-tokens", type=int, default=160, help="a longer reply counts as wrong")
     parser.add_argument("--written-steps", default="1,2,4,8")
     parser.add_argument("--written-difficulties", default="4,8,16")
     parser.add_argument("--evaluation-seed", type=int, default=100)
@@ -43,7 +44,7 @@ def evaluate(model: Any, tokenizer: Any, tasks: tuple[str, ...], out: Path, opti
     direct, written = [], []
     seed, device = options.evaluation_seed, next(model.parameters()).device
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for name in tasks:
+        for name in tasks if options.problems else ():
             steps = numbers(options.steps) if loops else [1]
             task = WORDED[name]()
             levels = [level for level in numbers(options.difficulties) if level <= task.difficulties[1]]
@@ -54,7 +55,9 @@ def evaluate(model: Any, tokenizer: Any, tasks: tuple[str, ...], out: Path, opti
         for name in tasks if options.written_problems else ():
             steps = numbers(options.written_steps) if loops else [1]
             levels = numbers(options.written_difficulties)
-            table = accuracy_in_writing(model, tokenizer, WORDED[name](), steps, levels, options.written_problems, seed, WRITTEN_SIZES)
+            table = accuracy_in_writing(
+                model, tokenizer, WORDED[name](), steps, levels, options.written_problems, seed, WRITTEN_SIZES, options.written_tokens
+            )
             written.append(json.loads(table.to_json()))
             (out / "written.json").write_text(json.dumps(written) + "\n")
             print(f"{table}\n{name} in writing, {time.monotonic() - began:.0f} s", flush=True)

@@ -47,6 +47,9 @@ def accuracy_in_words(
         size: bounds of how much there is beyond what the answer needs.
         split: the side of the split.
         batch_size: problems thought about at once.
+
+    Raises:
+        InputError: a difficulty that the task cannot draw, or a tokenizer to which an answer is several tokens.
     """
     words, wanted, cells = Words(tokenizer), sorted(set(steps)), []
     device = next(model.parameters()).device
@@ -55,6 +58,8 @@ def accuracy_in_words(
         found = drawn(task, difficulty, problems, seed, size, split)
         for start in range(0, problems, batch_size):
             part = found[start : start + batch_size]
+            for problem in part:
+                words.one(problem.answer)
             rows = [row_of(problem, words, hints=False) for problem in part]
             prompts = [(ids[:-1], labels[:-1], depths[:-1], answer[:-1]) for ids, labels, depths, answer in rows]
             batch = as_batch(prompts, max(len(row[0]) for row in prompts), words.end).to(device)

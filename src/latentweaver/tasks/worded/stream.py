@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -115,7 +115,8 @@ class WordedStream:
         difficulty = rng.randint(low, min(high, self.difficulty))
         size = rng.random() ** 0.5
         while True:
-            row = row_of(draw(task, self.split, difficulty, rng, size), self.words[0], written, self.hints)
+            problem = cast(WordedProblem, draw(task, self.split, difficulty, rng, size))
+            row = row_of(problem, self.words[0], written, self.hints)
             if len(row[0]) <= length:
                 return row
             size *= min(0.9, length / len(row[0]))
