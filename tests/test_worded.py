@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import latentweaver as lw
 from latentweaver import tasks
 from latentweaver.checkpoints.delta import apply_delta, save_delta
+from latentweaver.recipes import SmolLM2Weaver
 from latentweaver.tasks.problem import split_of
 from latentweaver.tasks.worded import NAMES, WORDED, WordedProblem
 from latentweaver.tasks.worded.stream import WordedStream, Words, row_of
@@ -294,3 +295,9 @@ def test_lw_eval_takes_tasks_in_words(tiny: Callable[..., lw.RecurrentDepthForCa
     assert isinstance(tasks.task("swaps"), type(task))
     with pytest.raises(lw.InputError, match="swaps has difficulties"):
         accuracy_in_words(Oracle(words, known), words.tokenizer, task, [1], [99], problems=1)
+
+
+@pytest.mark.parametrize("wrong", [{"tasks": ("nothing",)}, {"tasks": ()}, {"lengths": (10,)}, {"tokens": 100}])
+def test_a_recipe_that_cannot_be_run_says_so_before_anything_is_loaded(wrong: dict) -> None:
+    with pytest.raises(lw.InputError, match="must be"):
+        SmolLM2Weaver(**wrong)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from latentweaver.errors import InputError
 from latentweaver.evaluate.worded import accuracy_in_words
 from latentweaver.tasks.worded import WORDED
 from latentweaver.tasks.worded.stream import WordedStream
@@ -78,6 +79,12 @@ class SmolLM2Weaver:
     evaluate_problems: int = 64
     checkpoint_every: int = 1_000_000
     log_every: int = 20
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not set(self.tasks) <= set(WORDED):
+            raise InputError(f"tasks must be some of {', '.join(WORDED)}; got {', '.join(self.tasks) or 'none'}")
+        if not self.lengths or min(self.lengths) < 96 or self.tokens < max(self.lengths):
+            raise InputError(f"lengths must be at least 96 and a batch's tokens at least one row; got {self.lengths} and {self.tokens}")
 
     def model(self) -> Any:
         """The base, with what is trained added to it."""
