@@ -97,7 +97,7 @@ class Superposition:
 
         torch.manual_seed(self.seed)
         positions = 3 * self.edges + 32  # the edges, and eight questions of the warm-up or the question with its thoughts
-        common = {
+        common: dict[str, Any] = {
             "vocab_size": self.task.vocabulary,
             "tie_word_embeddings": True,
             "initializer_range": self.initializer_range,
@@ -105,7 +105,7 @@ class Superposition:
             "eos_token_id": None,
         }
         if self.base == "gpt2":
-            shape = {"n_embd": self.width, "n_layer": self.layers, "n_head": self.heads, "n_positions": positions}
+            shape: dict[str, Any] = {"n_embd": self.width, "n_layer": self.layers, "n_head": self.heads, "n_positions": positions}
             config: Any = GPT2Config(**common, **shape, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
         else:
             shape = {"hidden_size": self.width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads}
