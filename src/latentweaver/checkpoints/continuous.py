@@ -30,11 +30,12 @@ def load_continuous(folder: Path, dtype: torch.dtype | None) -> ContinuousThough
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{folder} holds NaN or infinite values in {name}")
     try:
-        model, report = KINDS[kind].from_pretrained(
+        loaded: Any = KINDS[kind].from_pretrained(
             folder, dtype=dtype or "auto", output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}/config.json does not describe a {kind}: {_sentence(error)}") from error
+    model, report = loaded
     for what, names in (
         ("is missing", report["missing_keys"]),
         ("holds tensors that the model does not have:", report["unexpected_keys"]),

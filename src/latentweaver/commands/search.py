@@ -34,7 +34,7 @@ def search(model: Any, task: GraphSearch, text: str, thoughts: int | None, conso
     from latentweaver.tasks.graph_search import LETTERS, Question
 
     question = Question.parse(text, task.names)
-    thoughts = model.config.num_steps if thoughts is None else thoughts
+    thoughts = int(model.config.num_steps) if thoughts is None else thoughts
     view = Frontier(LETTERS, question.edges, question.root, question.distance)
     with torch.no_grad():
         thought = model.begin(torch.tensor([task.ask(question)], device=model.device))
