@@ -51,14 +51,15 @@ class Looped(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         if not hasattr(model, "parts") or not hasattr(config, "core_layers"):
             raise InputError(f"{type(model).__name__} has no loop that could be exported; recurrent-depth models have")
         if config.int8:
             raise InputError(
                 "this model is in 8 bits, whose kernels are ours; export the model it was made from (onnxruntime quantizes too)"
             )
-        self.model, self.config = model, config
+        self.model: Any = model
+        self.config: Any = config
         self.noise = config.initial_state == "noise"
 
     def forward(
