@@ -211,7 +211,7 @@ class Frontier:
 
     def table(self) -> Table:
         """What to print: above each column the edges that lead there, below them a row for each thought."""
-        table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", caption_justify="left")
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", caption_justify="left")
         table.add_column("from " + self.letters[self.root], no_wrap=True)
         for name, nodes in self.columns.items():
             if nodes:
