@@ -151,8 +151,10 @@ class TestSymbols:
         assert self.task.sample(graph, "none", 0, rng)[0][35:] == [answer, graph.target]
 
     def test_warm_up_asks_for_children(self) -> None:
-        ids, labels = self.task.warm_up(random.Random(0), edges=4, questions=6)
-        edges = {(ids[i], ids[i + 1]) for i in range(0, 12, 3)}
+        rng = random.Random(0)
+        graph = self.task.maker.draw(rng)
+        ids, labels = self.task.warm_up(graph, rng, questions=6)
+        edges = {(parent, child) for parent in range(graph.nodes) for child in graph.children[parent]}
         asked = [(ids[i - 1], labels[i]) for i in range(len(ids)) if labels[i] != -100]
         assert len(asked) == 6
         assert set(asked) <= edges

@@ -326,7 +326,9 @@ def _can_take(x: Tensor, mask: Any, last: int, rows: Tensor | None, cache: Any, 
         return False
     if rows is not None:
         return isinstance(cache, Pass) and 0 < len(rows) < len(x)
-    return last == 1 < x.shape[1] and not isinstance(cache, Pass) and (mask is None or (isinstance(mask, Tensor) and mask.dim() == 4))
+    if mask is None:  # one position that sees every key: right only where no key is room for later, as in transformers' static cache
+        return last == 1 < x.shape[1] and (cache is None or isinstance(cache, LoopCache))
+    return last == 1 < x.shape[1] and not isinstance(cache, Pass) and isinstance(mask, Tensor) and mask.dim() == 4
 
 
 def seed_of(generator: torch.Generator | int | Tensor | None) -> int | Tensor:
