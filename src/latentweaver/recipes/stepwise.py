@@ -5,6 +5,7 @@ A recipe says where its problems come from (`training_items`, `test_items`); `me
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ MARKERS = ("<|latent|>", "<|start-latent|>", "<|end-latent|>")
 
 
 @dataclass(frozen=True)
-class Stepwise:
+class Stepwise(ABC):
     """Problems in words and one of `methods.METHODS`.
 
     Attributes:
@@ -105,13 +106,13 @@ class Stepwise:
 
     # Where problems come from: the recipes of this kind say ----------------------------------------------------------
 
+    @abstractmethod
     def training_items(self) -> list[Any]:
         """The training problems."""
-        raise NotImplementedError
 
+    @abstractmethod
     def test_items(self) -> list[Any]:
         """The test problems."""
-        raise NotImplementedError
 
     def likeness(self) -> dict[str, Any]:
         """The fields that say what problems are drawn, so that a trained model can be asked more of them."""
