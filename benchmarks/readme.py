@@ -104,7 +104,8 @@ AMD EPYC ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the gre
 
 {training()}
 
-**SmolLM2-135M** at one step, the same machine ([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)):
+**SmolLM2-135M** at one step, the same kind of machine, recorded on 22 November under load and before few rows
+became faster ([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)):
 
 {smollm2()}
 
