@@ -126,26 +126,6 @@ class Chains:
     def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
         """Train, and save the model with its tokenizer in `folder`/model."""
         folder = Path(folder)
-        settings = Settings(
-            updates=self.updates,
-            seed=self.seed,
-            optimiser=self.optimiser,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            cooldown=self.cooldown,
-            precision=self.precision,
-            compile=self.compile,
-            workers=self.workers,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            evaluate_every=self.evaluate_every,
-            device=self.device,
-            accumulate=self.accumulate,
-            recompute=self.recompute,
-            attention=self.attention,
-            shard_blocks=self.shard_blocks,
-        )
         model = self.model()
         train(
             model,
@@ -158,7 +138,7 @@ class Chains:
                 hold=self.warm_updates,
             ),
             Stream(self.task, (1, self.depth), self.batch_size, seed=self.seed, hints=self.hints, grow=self.grow),
-            settings,
+            Settings.of(self),
             folder,
             resume,
             self.measure,

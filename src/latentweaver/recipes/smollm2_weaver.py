@@ -122,22 +122,7 @@ class SmolLM2Weaver:
 
     def settings(self) -> Settings:
         """How the loop is set."""
-        return Settings(
-            updates=self.updates,
-            seed=self.seed,
-            optimiser=self.optimiser,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            cooldown=self.cooldown,
-            precision=self.precision,
-            compile=self.compile,
-            workers=self.workers,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            evaluate_every=self.evaluate_every,
-            device=self.device,
-        )
+        return Settings.of(self)
 
     def stream(self, tokenizer: Any) -> WordedStream:
         """The training batches."""

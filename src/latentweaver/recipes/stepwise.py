@@ -181,23 +181,6 @@ class Stepwise(ABC):
         folder, lesson, tokenizer, model = Path(folder), self.lesson, self.tokenizer, self.model()
         stream = Epochs(examples(self.items, tokenizer), self.batch_size, lesson.batch, self.seed)
         tests = self.test_items()[: self.evaluate_items]
-        settings = Settings(
-            updates=self.updates,
-            seed=self.seed,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            clip=self.clip,
-            warmup=self.warmup,
-            cooldown=self.cooldown,
-            accumulate=self.accumulate,
-            precision=self.precision,
-            compile=self.compile,
-            workers=self.workers,
-            device=self.device,
-            evaluate_every=self.evaluate_every,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-        )
         now = _Now()
 
         def measure(model: Any) -> dict[str, float]:
@@ -206,7 +189,7 @@ class Stepwise(ABC):
             right = graded(model, tokenizer, tests, prompts, self.limit)[0]
             return {"accuracy": sum(right) / len(right)}
 
-        train(model, lesson.objective(), now, stream, settings, folder, resume, measure, report)
+        train(model, lesson.objective(), now, stream, Settings.of(self), folder, resume, measure, report)
         if ranks.rank() == 0:
             model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")

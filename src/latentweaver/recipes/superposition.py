@@ -136,17 +136,7 @@ class Superposition:
         stages = begins if self.curriculum == "staged" else (0,) * (self.hops + 1)
         earlier = 0.1 if self.curriculum == "staged" else 0.0
         stream = SearchStream(task, self.pool(), self.method, self.batch_size, self.warm_up, stages=stages, earlier=earlier, seed=self.seed)
-        settings = Settings(
-            updates=self.warm_up + self.updates,
-            seed=self.seed,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            cooldown=self.cooldown,
-            evaluate_every=self.evaluate_every,
-            checkpoint_every=self.checkpoint_every,
-            device=self.device,
-        )
+        settings = Settings.of(self, updates=self.warm_up + self.updates)
 
         def measure(model: Any) -> dict[str, float]:
             right = search_accuracy(model, task, held_out, self.method, device=model.device)

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +87,12 @@ class Settings:
             raise InputError(f"lr must be above 0, got {self.lr}")
         if self.precision not in ("bf16", "bf16-stream", "fp32"):
             raise InputError(f"precision must be 'bf16', 'bf16-stream' or 'fp32', got {self.precision!r}")
+
+    @classmethod
+    def of(cls, recipe: Any, **others: Any) -> Settings:
+        """The settings among the fields of a recipe: those it has by the same names, the rest as they are here, `others` before both."""
+        shared = {field.name: getattr(recipe, field.name) for field in fields(cls) if hasattr(recipe, field.name)}
+        return cls(**{**shared, **others})
 
     def that_matter(self) -> dict[str, Any]:
         """The fields a resumed run must share with the run it resumes; the others only say where and how often."""
