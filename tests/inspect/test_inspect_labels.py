@@ -48,6 +48,18 @@ class TestSettling:
     def test_a_spiral_converges(self, rho):
         assert share(lambda rng: embed(circle(2 * math.pi / 10, T, rng, rho), rng, offset=3), "converging") == 1
 
+    @pytest.mark.parametrize("rho", [0.993, 0.995, 0.997, 0.999])
+    def test_a_spiral_slower_than_the_record_is_no_orbit(self, rho):
+        for rng in draws(10, 11):
+            one = label_path(embed(circle(rng.uniform(0.5, 2.8), T, rng, rho), rng, offset=3))
+            assert one.name == "converging"
+            assert rho < 0.995 or (one.confidence == "low" and "shrink" in one.reasons[0])
+
+    def test_one_that_grows_has_not_settled(self):
+        for rng in draws(10, 12):
+            one = label_path(embed(circle(rng.uniform(0.5, 2.8), T, rng, 1.003), rng, offset=3))
+            assert (one.name, one.flags) == ("wander", ("growing",))
+
     def test_what_remains_is_right(self):
         rng = np.random.default_rng(0)
         path = embed(contraction(0.97, T, rng), rng)
@@ -76,6 +88,17 @@ class TestSettling:
             path = tired_contraction(0.98, theta, seed)
             one = label_path(path, "float32")
             assert one.name == "fixed_point"
+
+    def test_steps_of_roundings_that_lead_somewhere_are_motion(self):
+        import torch
+
+        def rounded(path):
+            return torch.from_numpy(8 * path / np.abs(path).max()).bfloat16().float().numpy()
+
+        for rng in draws(10, 13):
+            one = label_path(rounded(slider(T, rng)), "bfloat16")
+            assert (one.name, one.confidence) == ("slider", "low")
+            assert label_path(rounded(contraction(0.97, T, rng) + rng.normal(size=8)), "bfloat16").name in ("converging", "fixed_point")
 
     def test_without_the_rule_for_rest_they_are(self, monkeypatch):  # [V6, mutation]
         monkeypatch.setattr(labels, "_resting", lambda d: None)
@@ -143,6 +166,25 @@ class TestGoingRound:
     def test_cycles_of_any_shape(self, k):
         assert share(lambda rng: embed(cycle(k, T, rng), rng, noise=0.01), f"orbit({k})", count=20) >= 0.95
 
+    @pytest.mark.parametrize("k", [3, 7])
+    @pytest.mark.parametrize("fall", [0.8, 0.9, 0.95, 0.97])
+    def test_orbits_that_are_still_approached(self, k, fall):
+        def arriving(rng):
+            return embed((1 + 2 * fall ** np.arange(T + 1))[:, None] * circle(2 * math.pi / k, T, rng), rng, offset=3)
+
+        assert share(arriving, f"orbit({k})") == 1
+
+    @pytest.mark.parametrize("scale", [1e-300, 1e-44, 1e-30, 1e30, 1e38, 1e300])
+    def test_at_any_scale(self, scale):
+        dtype = np.float32 if 1e-45 < scale < 1e39 else np.float64
+        for rng in draws(3, 14):
+            orbit = circle(2 * math.pi / 5, T, rng, squash=0.9)
+            one = label_path((scale * orbit).astype(dtype))
+            assert str(one) == "orbit(5)"
+            assert one.evidence.radius == pytest.approx(scale * measure(orbit).radius, rel=0.1 if scale == 1e-44 else 1e-4)
+            if scale != 1e-44:  # where numbers end
+                assert label_path((scale * planted.walk(T, rng, 8) / 100).astype(dtype)).name == "wander"
+
     def test_two_cycles_at_once(self):
         def both(rng):
             return embed(np.concatenate([circle(2 * math.pi / 3, T, rng), 0.6 * circle(2 * math.pi / 4, T, rng)], 1), rng, noise=0.02)
@@ -183,7 +225,11 @@ class TestGoingRound:
             (2.9, "fixed_point"),
             (3.2, "orbit(2)"),
             (3.5, "orbit(4)"),
+            (3.55, "orbit(8)"),
+            (3.567, "orbit(16)"),
+            (3.569, "orbit(32)"),
             (3.83, "orbit(3)"),
+            (3.6, "wander"),
             (3.7, "wander"),
             (3.9, "wander"),
             (4.0, "wander"),
@@ -287,3 +333,19 @@ def test_an_orbit_of_a_few_roundings_says_so():
     assert one.name == "orbit"
     assert one.confidence == "low"
     assert "finer dtype" in one.reasons[-1]
+
+
+def test_a_path_that_leaves_the_numbers_says_what_it_did_before():
+    growing = (2.2 ** np.arange(T + 1, dtype=np.float64))[:, None] * np.ones(4) * 1e-3
+    broken = growing.astype(np.float32)
+    broken[120:] = np.inf
+    one = label_path(broken)
+    assert (one.name, one.flags) == ("wander", ("growing", "not finite"))
+    assert "grow by 2.2000" in one.reasons[0]
+    assert "not finite from step 120" in one.reasons[-1]
+    rng = np.random.default_rng(0)
+    settled = embed(contraction(0.7, T, rng), rng, offset=1)
+    settled[100:] = np.nan
+    one = label_path(settled)
+    assert (one.name, one.candidate, one.flags) == ("undetermined", "fixed_point", ("not finite",))
+    assert "until then" in one.reasons[1]

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from latentweaver.errors import InputError
-from latentweaver.inspect.rotation import Rotation, principal_directions, rotation
+from latentweaver.inspect.rotation import MAX_PERIOD, Rotation, principal_directions, rotation
 from latentweaver.inspect.trajectory import roundoff
 
 ROUNDINGS = 4
@@ -107,6 +107,10 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         raise InputError(f"states are not finite from step {int((~np.isfinite(x).all(-1)).argmax())} on")
     dtype = dtype or str(x.dtype)
     x = x.astype(np.float64)
+    biggest = float(np.abs(x).max())
+    if biggest > 0 and not 1e-60 < biggest < 1e60:  # squares would leave the range of float64
+        unit = 2.0 ** math.floor(math.log2(biggest))
+        return _enlarged(measure(x / unit, dtype), unit)
     steps = len(x) - 1
     half = steps // 2
     tail = x[half:]
@@ -135,6 +139,8 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
     found = rotation(centred, ROUNDINGS * floor / math.sqrt(12)) if n >= 12 and radius > floor else _nothing(x.shape[1])
     if frame is not None and n >= 12 and radius > floor:
         found = replace(found, drift_direction=frame @ found.drift_direction, planes=found.planes @ frame.T)
+    recurrence = _recurrence(z, radius)
+    found = _closing(found, z, centred, max(1e-3 * radius, ROUNDINGS * floor))
     return Dynamics(
         steps=steps,
         dtype=dtype,
@@ -155,7 +161,7 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         drift_r2=1 - (radius / spread) ** 2 if spread > 0 else 0.0,
         radius=radius,
         spread=spread,
-        recurrence=_recurrence(z, radius),
+        recurrence=recurrence,
         steadiness=_steadiness(z, time),
         slow=_slow(z),
         rotation=found,
@@ -163,8 +169,33 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
     )
 
 
+def _enlarged(d: Dynamics, unit: float) -> Dynamics:
+    """The numbers of a path `unit` times as large."""
+    lengths = ("norm", "floor", "last_step", "remaining", "excursion", "radius", "spread")
+    r = d.rotation
+    r = replace(r, radius=unit * r.radius, drift=unit * r.drift, drift_error=unit * r.drift_error, planes=unit * r.planes)
+    return replace(d, rotation=r, **{name: unit * getattr(d, name) for name in lengths})
+
+
+def _closing(found: Rotation, z: ndarray, centred: ndarray, least: float) -> Rotation:
+    """A period whose double (or another multiple) closes far better was only near: one that has doubled, its halves almost alike.
+
+    Told from the tail and from the detrended one: less its trend, a path that closes after 32 steps no longer does. Gaps below
+    `least` are left alone.
+    """
+    period = found.period
+    for path in (centred, z):
+        gap = {m: _rms(path[m:] - path[:-m]) for m in range(1, min(MAX_PERIOD, len(z) - 2) + 1)}
+        while period is not None and gap[period] > least:
+            better = [m for m in range(2 * period, len(gap) + 1, period) if gap[m] ** 2 < 0.2 * gap[period] ** 2]
+            if not better:
+                break
+            period = better[0]
+    return replace(found, period=period)
+
+
 def _nothing(width: int) -> Rotation:
-    return Rotation((), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros(width), None, math.nan, np.zeros((0, 2, width)))
+    return Rotation((), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros(width), None, math.nan, math.nan, np.zeros((0, 2, width)))
 
 
 def _rms(z: ndarray) -> float:

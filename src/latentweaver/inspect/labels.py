@@ -52,9 +52,9 @@ class Label:
             what little motion is left, if it has one; else None.
         period_error: standard error of 2 pi / theta.
         confidence: "high", or "low" if a threshold was close or the record short.
-        candidate: what an undetermined path would be called if the record were long enough.
+        candidate: what an undetermined path would be called if the record were long enough, or had ended before it broke.
         flags: "short", "not finite", "still", "growing": what is unusual about the record.
-        evidence: the numbers; None where the states are not finite or too few.
+        evidence: the numbers, of the finite states only; None where there are too few.
         row, token: which path of the recording.
     """
 
@@ -150,11 +150,31 @@ def label_path(states: Float[ndarray, "steps+1 width"], dtype: str | None = None
         raise InputError(f"a path is [steps + 1, width] with at least one state, got {list(x.shape)}")
     finite = np.isfinite(x).all(-1)
     if not finite.all():
-        first = int((~finite).argmax())
-        return Label("undetermined", (f"states are not finite from step {first} on",), confidence="low", flags=("not finite",))
+        return _broken(x[: int((~finite).argmax())], dtype)
     if len(x) < 2:
         return Label("undetermined", ("no step was taken",), confidence="low", flags=("short",))
     return decide(measure(x, dtype))
+
+
+def _broken(before: Float[ndarray, "finite width"], dtype: str | None) -> Label:
+    """A path that ends in NaN or infinity: what it did before, and "wander" if it grew until it left the numbers."""
+    why = f"states are not finite from step {len(before)} on"
+    if len(before) < 9:
+        return Label("undetermined", (why,), confidence="low", flags=("not finite",))
+    head = decide(measure(before, dtype))
+    if "growing" in head.flags:
+        return replace(head, reasons=(*head.reasons, why), flags=(*head.flags, "not finite"))
+    until = f"until then: {head.candidate or head}, {head.reasons[0]}"
+    return Label(
+        "undetermined",
+        (why, until),
+        head.period,
+        head.period_error,
+        "low",
+        head.candidate or head.name,
+        (*head.flags, "not finite"),
+        head.evidence,
+    )
 
 
 def decide(d: Dynamics) -> Label:
@@ -169,10 +189,22 @@ def decide(d: Dynamics) -> Label:
     if still:
         return Label("fixed_point", ("successive states of the tail are equal bit for bit",), evidence=d)
     if d.floor > 0 and d.speed * d.norm <= ROUNDINGS * d.floor:
-        return Label(
+        return _creeping(d) or Label(
             "fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d
         )
     return _settled(d) or _sliding(d) or _rotating(d) or _resting(d) or _unclear(d)
+
+
+def _creeping(d: Dynamics) -> Label | None:
+    """Steps as small as roundings that go one way together; roundings themselves do not."""
+    n = d.steps - d.steps // 2
+    way = d.straightness * d.speed * d.norm * n
+    if d.straightness < 0.3 or way < 4 * ROUNDINGS * d.floor or d.drift_r2 < 0.5:
+        return None
+    steady = d.drift_r2 > 0.9 and d.slowdown >= 0.8
+    why = f"each step is within {ROUNDINGS} roundings of {d.dtype}, but {n} of them lead one way, {way / d.floor:.0f} roundings far"
+    more = "and no slower in the end" if steady else f"slowing down to {d.slowdown:.2f} within half of the tail"
+    return Label("slider" if steady else "converging", (f"{why}, {more}: run it again in a finer dtype",), confidence="low", evidence=d)
 
 
 def _settled(d: Dynamics) -> Label | None:
@@ -237,7 +269,8 @@ def _passes(d: Dynamics) -> bool:
     steady = abs(r.lines[0].growth) * n < 0.7 and not (d.rate > 1.005 and d.trend > 4)
     predictable = r.skill > (0.5 if len(r.lines) == 1 or r.energy > 0.8 else 0.6)
     # what follows a rule closer than the lines do, or lines that come and go: chaos with a rhythm
-    unexplained = d.determinism > 0.85 and r.energy < 0.97 and 1 - d.determinism < 0.7 * (1 - r.energy)
+    left = 1 - r.energy if r.period is None else min(1 - r.energy, float(d.recurrence[r.period - 1]) ** 2)
+    unexplained = d.determinism > 0.85 and 1 - d.determinism < 0.7 * left and (r.energy < 0.97 or r.period is not None)
     fleeting = any(line.energy > 0.01 and abs(line.growth) * n > 0.7 and abs(line.growth) > 4 * line.growth_error for line in r.lines)
     return (
         r.turns >= MIN_TURNS
@@ -256,6 +289,8 @@ def _rotating(d: Dynamics) -> Label | None:
     r = d.rotation
     turn = 2 * math.pi / r.theta
     error = turn * r.error / r.theta
+    if not 0.5 <= r.limit <= 2:
+        return _unsteady(d, turn)
     lines = f"{len(r.lines)} line{'s' * (len(r.lines) > 1)} with {r.energy:.1%} of the energy, forecast skill {r.skill:.2f}, {r.turns:.1f} turns"
     slides = r.drift > 3 * r.radius and r.drift > 3 * r.drift_error
     if slides:
@@ -280,6 +315,17 @@ def _rotating(d: Dynamics) -> Label | None:
         )  # fmt: skip
     close = near or r.skill < 0.7 or r.energy < 0.7 or (name == "orbit" and 3 * period * r.error > math.pi / 8)
     return Label(name, reasons, period, error, "low" if close else "high", evidence=d)
+
+
+def _unsteady(d: Dynamics, turn: float) -> Label:
+    """A rotation that shrinks or grows without slowing down: a spiral, slower than the record is long."""
+    line = d.rotation.lines[0]
+    a_step = f"by {math.exp(line.growth):.5f} (+- {line.growth_error:.1g}) a step"
+    if line.growth < 0:
+        why = f"turns of {turn:.4g} steps shrink {a_step}, towards rest or a smaller orbit: this record is too short to tell which"
+        return Label("converging", (why,), confidence="low", evidence=d)
+    why = f"turns of {turn:.4g} steps grow {a_step} and do not slow down: it has not settled"
+    return Label("wander", (why,), confidence="low", flags=("growing",), evidence=d)
 
 
 def _resting(d: Dynamics) -> Label | None:

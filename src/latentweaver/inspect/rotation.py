@@ -11,6 +11,7 @@ thirds of the tail and must predict the last third better than a constant, a lin
 principal components are perfect cosines, fits well and forecasts badly.
 
 Period k: the smallest k whose multiples of 2 pi / k hold every line, within 3.5 standard errors (the errors are estimates themselves).
+With wide errors some k fits any line; so none is named once the odds of a fit by chance, added up over all k tried, exceed a half.
 
 After the project's own experiments with harmonic regression; the frequency estimator is the classical one (Quinn and Hannan,
 The Estimation and Tracking of Frequency, 2001).
@@ -64,6 +65,8 @@ class Rotation:
         drift_direction: unit vector in the space of the states, or zeros.
         period: smallest k that holds every line, or None.
         coherence: circular standard deviation in radians of the phase of the strongest line from window to window.
+        limit: where the strongest line's amplitude is heading, as a multiple of what it is at the end: 1 if it is steady (its growth is
+            within 4 errors, or below a hundredth), 0 if it shrinks and infinite if it grows without slowing down.
         planes: what each line does in the space of the states, `[lines, 2, width]` (cosine and sine parts).
     """
 
@@ -77,6 +80,7 @@ class Rotation:
     drift_direction: Float[ndarray, "width"]
     period: int | None
     coherence: float
+    limit: float
     planes: Float[ndarray, "lines 2 width"]
 
     @property
@@ -171,15 +175,17 @@ def _peel(y: Float[ndarray, "n p"], longest: int, floor: float, most: int, found
         if energy <= max(floor, 1e-9 * whole):
             break
         gain = ((flat @ left) ** 2).sum(-1).reshape(-1, 2).sum(-1)
+        for theta in found:  # what is left beside a line is its own unsteadiness: growth, or a wandering phase
+            gain[np.abs(thetas - theta) < math.pi / n] = 0
         best = int(gain.argmax())
         if gain[best] < _outstanding(left) * energy:
             break
         theta = thetas[best]
         if math.pi - theta < 2 * math.pi / n and gain[-1] > 0.8 * gain[best]:
             theta = math.pi  # so close, only a better fit than chance allows would make it another frequency
-        if len(found) and np.abs(found - theta).min() < math.pi / n:
-            break  # what is left is the same line, not quite steady: growth or a wandering phase
         tried = _refined(np.append(found, theta), y, 3)[0]
+        if np.diff(np.sort(tried)).min(initial=math.inf) < math.pi / (2 * n):
+            break  # two lines that cannot be told apart are one that grows or dies out
         after = y - _columns(tried, n) @ _solve(_columns(tried, n), y)
         if float((after**2).sum()) >= energy:
             break
@@ -283,6 +289,8 @@ def _skill(y: Float[ndarray, "n p"], train: int, thetas: ndarray) -> float:
 
 def _described(y: ndarray, basis: ndarray, thetas: ndarray, skill: float, n: int) -> Rotation:
     thetas, errors = _refined(thetas, y) if len(thetas) else (thetas, thetas)
+    while len(thetas) > 1 and (gaps := np.abs(thetas[:, None] - thetas) + math.pi * np.eye(len(thetas))).min() < math.pi / (2 * n):
+        thetas, errors = _refined(np.delete(thetas, max(np.unravel_index(gaps.argmin(), gaps.shape))), y)  # one line that grows or dies out
     columns = _columns(thetas, n)
     weights = _solve(columns, y)
     left = y - columns @ weights
@@ -311,6 +319,7 @@ def _described(y: ndarray, basis: ndarray, thetas: ndarray, skill: float, n: int
         drift_direction=direction / length if length > 0 else direction,
         period=_period(list(lines), n) if lines else None,
         coherence=_coherence(left + parts[0], swing[0], lines[0].theta) if lines else math.nan,
+        limit=_limit(parts[0], left, lines[0]) if lines else math.nan,
         planes=swing @ basis,
     )
 
@@ -325,6 +334,24 @@ def _growth(part: ndarray, left: ndarray, n: int) -> tuple[float, float]:
     growth = float((regressor * left).sum()) / square
     rest = float(((left - growth * regressor) ** 2).sum()) / max(1, left.size - 1)
     return growth, math.sqrt(rest / square)
+
+
+def _limit(part: ndarray, left: ndarray, line: Line) -> float:
+    """Where the amplitude is heading, over what it is now: of a decay a(t) = A + B exp(-r t), A = a - a'^2 / a'' at any t.
+
+    a, a' and a'' come from regressing what is left on the line itself times 1, t, t^2.
+    """
+    n = len(part)
+    if abs(line.growth) <= max(4 * line.growth_error, 0.01 / n):
+        return 1.0
+    t = (np.arange(n) - n // 2) / n
+    columns = np.stack([(part * power[:, None]).ravel() for power in (np.ones(n), t, t**2)], 1)
+    (level, slope, bend), inverse = _solve(columns, left.ravel()), np.linalg.pinv(columns.T @ columns)
+    rest = left.ravel() - columns @ np.array([level, slope, bend])
+    bend_error = math.sqrt(float(rest @ rest) / max(1, len(rest) - 3) * float(inverse[2, 2]))
+    if slope * bend >= 0 or abs(bend) <= 4 * bend_error:
+        return 0.0 if slope < 0 else math.inf  # it does not slow down
+    return max(0.0, 1 + level - slope**2 / (2 * bend)) / max(1 + level + slope / 2, 1e-12)
 
 
 def _coherence(signal: ndarray, weights: ndarray, theta: float) -> float:
@@ -353,8 +380,10 @@ def _period(lines: list[Line], n: int) -> int | None:
     """Smallest k <= 32 with every line at a multiple of 2 pi / k; lines of no weight may be left out, the strongest not."""
     for weight in (1e-5, 1e-2):
         counted = [line for j, line in enumerate(lines) if j == 0 or line.energy > weight]
+        chance = 0.0
         for k in range(2, MAX_PERIOD + 1):
-            if k * MIN_TURNS > 1.05 * n or 3 * k * counted[0].error >= math.pi / 4:
+            chance += max(3.5 * k * counted[0].error, 2e-3 * k / n) / math.pi
+            if k * MIN_TURNS > 1.05 * n or chance > 0.5:
                 break
             if all(_fits(line, k, n, 3.5 if j == 0 else 4) for j, line in enumerate(counted)):  # errors are estimates too
                 return k
