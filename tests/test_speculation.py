@@ -7,7 +7,6 @@ import torch
 
 import latentweaver as lw
 from latentweaver.halting import StateChange
-from latentweaver.runtime import wavefront_graph
 from latentweaver.runtime.wavefront_graph import GraphBeats, compiled
 
 PROMPT = torch.tensor([[5, 9, 2, 7, 1, 30]])
@@ -146,8 +145,7 @@ def test_a_batch_is_refused(tiny):
 
 
 @pytest.mark.slow
-def test_compiled_blocks_write_the_same(tiny, monkeypatch):
-    monkeypatch.setattr(wavefront_graph, "OPTIONS", {})  # tuning kernels takes longer than running them
+def test_compiled_blocks_write_the_same(tiny):
     model = tiny(initializer_range=0.1)
     same(run(model, **PLAIN, beats=compiled(model, 8, 4, 40)), run(model, **PLAIN))
     assert "forward" not in vars(model.model.core[0]), "the blocks should be as they were"

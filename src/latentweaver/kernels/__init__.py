@@ -9,6 +9,7 @@ processor without AVX2, nothing changes but the speed. LATENTWEAVER_NATIVE=0 for
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,9 @@ from latentweaver.kernels.library import library
 ROWS = 16
 """Tokens up to which the native way is faster: the rows of one decoding step."""
 
+GPU_ROWS = 8
+"""The same for `kernels.gpu`."""
+
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -34,22 +38,29 @@ class _Local(threading.local):
     library: Any = None
     threads: int = 1
     blocks: dict[int, Any] = {}  # replaced, never changed in place
+    gpu: bool = False
 
 
 _local = _Local()
 
 
 @contextlib.contextmanager
-def native(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Use the compiled operations within this block, in this thread, where there are any; implies `torch.no_grad`."""
-    before, blocks = _local.library, _local.blocks
+def native(device: torch.device | str = "cpu", gpu_products: bool = False) -> Iterator[None]:
+    """Use the compiled operations within this block, in this thread, where there are any; implies `torch.no_grad`.
+
+    `gpu_products`: on a GPU, our own products for few rows (`kernels.gpu`).
+    """
+    before, blocks, gpu = _local.library, _local.blocks, _local.gpu
     _local.blocks = {}
+    if gpu_products:
+        importlib.import_module("latentweaver.kernels.gpu")  # which makes the operation known
+    _local.gpu = gpu_products
     _local.library, _local.threads = library() if torch.device(device).type == "cpu" else None, torch.get_num_threads()
     try:
         with torch.no_grad():
             yield
     finally:
-        _local.library, _local.blocks = before, blocks
+        _local.library, _local.blocks, _local.gpu = before, blocks, gpu
 
 
 def _fits(x: Tensor, *others: Tensor | None) -> Any:
@@ -82,6 +93,8 @@ def linear(
             x.numel() // width, width, out, _local.threads,
         )  # fmt: skip
         return y
+    if _local.gpu and scale is None and x.is_cuda and x.numel() <= GPU_ROWS * width:
+        return torch.ops.latentweaver.few_rows(x, weight, bias)
     if scale is not None:
         weight = weight.to(x.dtype) * scale[:, None].to(x.dtype)
     if _local.library is not None and x.dtype is torch.float32 and _plain(x, x.dtype) and _plain(weight, x.dtype):

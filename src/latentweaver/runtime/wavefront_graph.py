@@ -26,16 +26,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latentweaver.errors import InputError
 from latentweaver.kernels import native
 from latentweaver.runtime.rows import table_of, thought_of
 from latentweaver.runtime.slots import Attend, Pass
 from latentweaver.runtime.wavefront import Beats, Flight
 
-OPTIONS: dict[str, Any] = {"coordinate_descent_tuning": True, "triton.cudagraphs": False}
-"""Inductor's: with the first, products with one row become kernels that read the weights once, in order."""
+PRODUCTS: dict[str, dict[str, Any]] = {
+    "own": {"triton.cudagraphs": False},
+    "library": {"triton.cudagraphs": False},
+    "compiled": {"triton.cudagraphs": False, "coordinate_descent_tuning": True},
+}
+"""Inductor's options for each kind of matrix products: ours for few rows (`kernels.gpu`), those of the library that torch calls, and
+Inductor's own, which it makes (for one row) only while it tunes them."""
 
 
-def compiled(model: Any, num_steps: int, draft_steps: int | None = None, capacity: int = 1024) -> GraphBeats:
+def compiled(model: Any, num_steps: int, draft_steps: int | None = None, capacity: int = 1024, products: str = "own") -> GraphBeats:
     """What `generate(beats=...)` takes to decode a single text as fast as this device reads the weights.
 
     Args:
@@ -43,11 +49,12 @@ def compiled(model: Any, num_steps: int, draft_steps: int | None = None, capacit
         num_steps: steps for every token.
         draft_steps: for depth-parallel decoding (see `wavefront`); None for one token after another.
         capacity: the longest text, prompt and answer together; all of it is attended to at every step, so keep it short.
+        products: whose matrix products: "own", "library" or "compiled" (see `PRODUCTS`); on a CPU always the library's.
 
     Raises:
         InputError: if the steps do not fit together.
     """
-    return GraphBeats(model, num_steps, draft_steps or num_steps, capacity, compile=True)
+    return GraphBeats(model, num_steps, draft_steps or num_steps, capacity, products)
 
 
 class GraphBeats(Beats):
@@ -56,12 +63,14 @@ class GraphBeats(Beats):
     The recording is of the weights where they lie: make another one after moving or replacing them.
 
     Args:
-        compile: compile the blocks with torch.compile.
+        products: compile the blocks with torch.compile, with these matrix products (see `PRODUCTS`); None to leave them as they are.
     """
 
-    def __init__(self, model: Any, num_steps: int, draft_steps: int, capacity: int, compile: bool = False) -> None:
+    def __init__(self, model: Any, num_steps: int, draft_steps: int, capacity: int, products: str | None = None) -> None:
         super().__init__(model, num_steps, draft_steps, capacity)
-        self.compile = compile
+        if products is not None and products not in PRODUCTS:
+            raise InputError(f"products must be one of {', '.join(PRODUCTS)}, got {products!r}")
+        self.products = products
         device = model.device
         self.token = torch.zeros(1, 1, dtype=torch.long, device=device)
         self.positions = torch.full((self.stages,), self.slots.capacity - 1, dtype=torch.long, device=device)
@@ -109,7 +118,7 @@ class GraphBeats(Beats):
         self.graph = graph
 
     def _run(self) -> None:
-        with _compiled_blocks(self.model) if self.compile else contextlib.nullcontext():
+        with _compiled_blocks(self.model, self.products) if self.products else contextlib.nullcontext():
             seen = torch.arange(self.slots.capacity, device=self.positions.device) <= self.positions[:, None]
             new, rest = table_of(
                 self.model.begin(
@@ -188,15 +197,16 @@ def write_and_attend(
 
 
 @contextlib.contextmanager
-def _compiled_blocks(model: Any) -> Iterator[None]:
+def _compiled_blocks(model: Any, products: str) -> Iterator[None]:
     """Within, the blocks of the model run compiled: each by the same code, with its own weights."""
-    run = torch.compile(_run_block, fullgraph=True, dynamic=False, options=OPTIONS)
+    run = torch.compile(_run_block, fullgraph=True, dynamic=False, options=PRODUCTS[products])
     parts = model.parts()
     blocks = [block for role in ("prelude", "core", "coda") for block in parts[role]]
     for block in blocks:
         block.forward = partial(_with_window, run, block)
     try:
-        with native("meta"):  # what is compiled are the plain expressions, also on a CPU
+        # what is compiled are the plain expressions, also on a CPU
+        with native("meta", gpu_products=products == "own" and model.device.type == "cuda"):
             yield
     finally:
         for block in blocks:
