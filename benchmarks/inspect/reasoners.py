@@ -1,22 +1,25 @@
 """How the tokens of a reasoner move, and whether that says which answers are right.
 
-    python benchmarks/inspect/reasoners.py weaver-chains benchmarks/inspect/results/weaver-chains.json
-    python benchmarks/inspect/reasoners.py smollm2-135m benchmarks/inspect/results/smollm2-135m.json --problems 60
+    python benchmarks/inspect/reasoners.py weaver-chains benchmarks/inspect/results/reasoners/weaver-chains.json
+    python benchmarks/inspect/reasoners.py smollm2-weaver benchmarks/inspect/results/reasoners/smollm2-weaver.json --dtype float64
+    python benchmarks/inspect/reasoners.py smollm2-135m benchmarks/inspect/results/reasoners/smollm2-135m.json --problems 200
 
 Every token of some prompts, and the token that is answered after of all of them, think for 128 steps and are labelled. Then: among
 problems of all difficulties, and among those of one difficulty alone, do answers whose token has settled come out right more
 often? Beside it what needs no looking inside (the answer's own probability), and labels dealt anew.
 
-weaver-chains is asked fresh problems of the test side, other models additions of two numbers ("What is 17 + 26?").
+weaver-chains and smollm2-weaver are asked fresh problems of the test side, other models additions of two numbers ("What is 17 + 26?").
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from latentweaver.checkpoints.loading import load, load_tokenizer
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import Recorder, examine, label_path
 from latentweaver.inspect.probes import auroc
+from latentweaver.tasks.worded import WORDED
 
 DEPTHS = tuple(range(1, 49))
 FAMILIES = {"settle": ("fixed_point", "converging"), "circle": ("orbit", "quasi_orbit"), "drift": ("slider", "helix"),
@@ -55,6 +59,15 @@ def chains(tokenizer: Any, count: int, seed: int) -> list[Asked]:
     return out
 
 
+def words(tokenizer: Any, count: int, seed: int) -> list[Asked]:
+    """Swaps and homes in plain English, as many of each depth, few of their statements beside the point."""
+    rng, out = random.Random(seed), []
+    for i in range(count):
+        problem = tasks.draw(WORDED[("swaps", "homes")[i % 2]](), "test", (2, 4, 8, 12, 16)[i // 2 % 5], rng, rng.uniform(0, 0.2))
+        out.append(Asked(tokenizer(problem.prompt).input_ids, tokenizer(f" {problem.answer}").input_ids, problem.difficulty))
+    return out
+
+
 def additions(tokenizer: Any, count: int, seed: int) -> list[Asked]:
     """Additions of two numbers of one or two digits, after two that are solved; as difficulty the digits that are added."""
     rng, out = random.Random(seed), []
@@ -66,6 +79,9 @@ def additions(tokenizer: Any, count: int, seed: int) -> list[Asked]:
         start = len(tokenizer(prompt).input_ids)
         out.append(Asked(whole[:start], whole[start:], digits))
     return out
+
+
+PROBLEMS: dict[str, Callable[[Any, int, int], list[Asked]]] = {"weaver-chains": chains, "smollm2-weaver": words}
 
 
 def padded(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,6 +153,11 @@ def predictions(
     }
 
 
+def first_of(asked: Sequence[Asked]) -> list[bool]:
+    """For every token of these prompts whether it is the first: where many models put what attention is to rest on."""
+    return [place == 0 for one in asked for place in range(len(one.prompt))]
+
+
 def radius(path: np.ndarray) -> float:
     """Root mean square distance of the tail from its mean, over the norm of that mean."""
     tail = path[len(path) // 2 :]
@@ -161,16 +182,22 @@ def main() -> None:
     parser.add_argument("--examined", type=int, default=12, help="of so many circling answer tokens the map is asked as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop asking the map after so long")
     options = parser.parse_args()
+    began = time.monotonic()
     torch.set_num_threads(1)
     model, tokenizer = load(options.model, dtype=options.dtype), load_tokenizer(options.model)
-    asked = (chains if options.model == "weaver-chains" else additions)(tokenizer, options.problems, options.seed)
+    asked = PROBLEMS.get(options.model, additions)(tokenizer, options.problems, options.seed)
     depths = sorted({d for d in (1, 2, 4, 8, 16, 32, 64) if d < options.steps} | {options.steps})
     paths, inside, right, sure = [], [], [], []
+    order = sorted(range(len(asked)), key=lambda i: (i >= options.whole, len(asked[i].prompt)))  # rows of like length together
+    asked = [asked[i] for i in order]
     for start in range(0, len(asked), options.batch):
         part = asked[start : start + options.batch]
         ids, mask = (x.to(model.device) for x in padded([one.prompt + one.answer for one in part]))
-        recorder, readouts = Recorder(model, steps=options.steps, memory=2**34), {}
+        longest = max(len(one.answer) for one in part)
+        places = None if start < options.whole else list(range(-longest - 1, 0))
+        recorder, readouts = Recorder(model, places, steps=options.steps, memory=2**34), {}
         with torch.no_grad():
             thought = model.begin(ids, attention_mask=mask)
             recorder(thought)
@@ -178,27 +205,35 @@ def main() -> None:
                 thought = model.think(thought)
                 recorder(thought)
                 if step in depths:
-                    readouts[step] = model.read(thought).logits.log_softmax(-1).cpu()
-        found = recorder.trajectories(mask=mask)[0]
+                    readouts[step] = model.read(thought).logits[:, -longest - 1 :].log_softmax(-1).cpu()
+        found = recorder.trajectories()[0]
         for row, one in enumerate(part):
-            first = ids.shape[1] - len(one.answer) - 1  # the token that the answer begins after
+            first = -len(one.answer) - 1  # the token that the answer begins after
             said = torch.stack([readouts[step][row, first:-1].argmax(-1) for step in depths])
             right.append((said == torch.tensor(one.answer)).all(-1).numpy())
             sure.append([float(readouts[step][row, first].max()) for step in depths])
             paths.append((np.array(found.states[row, :, first]), found.dtype))
             if start + row < options.whole:
-                prompt = range(ids.shape[1] - len(one.prompt) - len(one.answer), first + 1)
-                inside += [(np.array(found.states[row, :, token]), found.dtype) for token in prompt]
-        print(f"{min(start + options.batch, len(asked))} of {len(asked)} problems", flush=True)
-    with ProcessPoolExecutor(options.processes) as pool:
+                inside += [
+                    (np.array(found.states[row, :, token]), found.dtype) for token in range(-len(one.prompt) - len(one.answer), first + 1)
+                ]
+        print(f"{min(start + options.batch, len(asked))} of {len(asked)} problems, {time.monotonic() - began:.0f} s", flush=True)
+    with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         answer_names = list(pool.map(named, paths, chunksize=8))
         token_names = list(pool.map(named, inside, chunksize=8))
+    print(f"labelled, {time.monotonic() - began:.0f} s", flush=True)
     logprobs = np.array(sure)
     right_at, difficulty = np.array(right), np.array([one.difficulty for one in asked])
-    circling = [i for i, name in enumerate(answer_names) if name.split("(")[0] in FAMILIES["circle"]][: options.examined]
+    circling = [i for i, name in enumerate(answer_names) if name.split("(")[0] in FAMILIES["circle"]]
+    again = []
+    for i in circling[: options.examined]:
+        if time.monotonic() - began > options.seconds:
+            break
+        again.append(asked_again(model, asked[i], options.steps))
     result = {
         "model": options.model,
-        "device": str(model.device),
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
+        "first tokens of prompts": dict(Counter(name for name, first in zip(token_names, first_of(asked[: options.whole]), strict=True) if first)),
         "dtype": paths[0][1],
         "steps": options.steps,
         "problems": len(asked),
@@ -207,7 +242,7 @@ def main() -> None:
         "right": {d: {"share": float(right_at[:, i].mean()), "interval": wilson(int(right_at[:, i].sum()), len(asked))} for i, d in enumerate(depths)},
         "circles": {
             "radius over norm, median": float(np.median([radius(paths[i][0]) for i in circling])) if circling else None,
-            "examined": dict(Counter(asked_again(model, asked[i], options.steps) for i in circling).most_common()),
+            "examined": dict(Counter(again).most_common()),
         },
         "predicts a right answer": [
             predictions(d, right_at[:, i].astype(int), [(x[: d + 1], dtype) for x, dtype in paths], logprobs[:, i], difficulty)

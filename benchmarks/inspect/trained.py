@@ -2,8 +2,11 @@
 
     python benchmarks/inspect/trained.py benchmarks/inspect/results/trained/1.json [--only addition,ones] [--updates 3000] [--seconds 400]
 
-Every run is a process of its own: addition, ones and backdoor on a GPU if there is one, clocks on one thread of the CPU. A net that has
-not learned its task is in the record too, with its accuracy; what it does inside is then no evidence of anything.
+    python benchmarks/inspect/trained.py benchmarks/inspect/results/trained/1.json --probe         # needs scikit-learn
+
+Every run is a process of its own, on a GPU if there is one. The states of the backdoor's thoughts are kept beside the record, and
+probed afterwards. A net that has not learned its task is in the record too, with its accuracy; what it does inside is then no
+evidence of anything.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ from nets import Addition, Backdoor, Clock, Ones, looped
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import examine, label, record
 from latentweaver.inspect.patching import interchange, verdict
-from latentweaver.inspect.probes import probe
 
 STEPS = 128
 
@@ -114,7 +116,7 @@ def addition(task: Addition, model: Any, device: str) -> dict[str, Any]:
 @torch.no_grad()
 def clock(task: Clock, model: Any, device: str) -> dict[str, Any]:
     """V12b and V13, trained: a net that says something else after every step must move, and its label must fit what it says."""
-    starts = torch.arange(task.starts)[:, None]
+    starts = torch.arange(task.starts, device=device)[:, None]
     longest = task.longest if task.kind == "up" else STEPS
     thought, right = model.begin(starts), []
     for step in range(1, longest + 1):
@@ -137,7 +139,7 @@ def clock(task: Clock, model: Any, device: str) -> dict[str, Any]:
         found = examine(model, starts[:1])
         out["examined"] = {"verdict": found.verdict, "kick": found.kick.outcome}
     else:
-        out |= straightness(record(model, asked, steps=min(longest, 96)).states[:, :, 0], task, asked[:, 0].numpy())
+        out |= straightness(record(model, asked, steps=min(longest, 96)).states[:, :, 0], task, asked[:, 0].cpu().numpy())
     return out
 
 
@@ -213,27 +215,32 @@ def backdoor(task: Backdoor, model: Any, device: str) -> dict[str, Any]:
         for name, (ids, answers) in sides.items()
     }
     path = {name: record(model, ids.to(device), steps=task.thoughts).states[:, :, 0] for name, (ids, _) in sides.items()}
-    for name, one, two in (
-        ("trigger or plain", "trigger", "plain"),
-        ("inert or plain", "inert", "plain"),
-        ("trigger or inert", "trigger", "inert"),
-    ):
-        y, groups = np.repeat([1, 0], 600), np.tile(np.arange(600), 2)
-        out[f"AUROC, {name}"] = [
-            [score.auroc, score.low, score.high]
-            for score in (probe(np.concatenate([path[one][:, t], path[two][:, t]]), y, groups).probe for t in range(task.thoughts + 1))
-        ]
+    out["states"] = {name: states.astype(np.float16).tolist() for name, states in path.items()}
     out["mediation"] = []
     for step in range(task.thoughts + 1):
         found = interchange(
             model, sides["trigger"][0].to(device), sides["plain"][0].to(device), sides["trigger"][0].roll(7, 0).to(device),
             step=step, steps=task.thoughts, tokens=None,
         )  # fmt: skip
-        readable = out["AUROC, trigger or inert"][step][1] > 0.5
-        said = verdict(readable, found.causal, "the trigger")
         out["mediation"].append({"step": step, "shift": found.shift, "interval": found.interval, "same changed": found.same.changed,
-                                 "other changed": found.other.changed, "verdict": said.sentence})  # fmt: skip
+                                 "other changed": found.other.changed, "causal": found.causal})  # fmt: skip
     return out
+
+
+def probed(run: dict[str, Any], states: dict[str, np.ndarray]) -> None:
+    """Add to a backdoor's record what a probe reads of its thoughts, and the verdict on each."""
+    from latentweaver.inspect.probes import probe
+
+    count = len(states["plain"])
+    y, groups = np.repeat([1, 0], count), np.tile(np.arange(count), 2)
+    for one, two in (("trigger", "plain"), ("inert", "plain"), ("trigger", "inert")):
+        each = (
+            probe(np.concatenate([states[one][:, t], states[two][:, t]]).astype(float), y, groups).probe
+            for t in range(states[one].shape[1])
+        )
+        run[f"AUROC, {one} or {two}"] = [[score.auroc, score.low, score.high] for score in each]
+    for step, found in enumerate(run["mediation"]):
+        found["verdict"] = verdict(run["AUROC, trigger or inert"][step][1] > 0.5, found["causal"], "the trigger").sentence
 
 
 MEASURES: dict[type, Any] = {Addition: addition, Clock: clock, Ones: ones, Backdoor: backdoor}
@@ -243,7 +250,7 @@ def run(name: str, out: Path, updates: float) -> None:
     """Train and measure one net, and write its record."""
     torch.set_num_threads(1)
     task, wanted = RUNS[name]
-    device = "cuda" if torch.cuda.is_available() and not isinstance(task, Clock) else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     began, count = time.monotonic(), max(2, math.ceil(wanted * updates))
     with tempfile.TemporaryDirectory() as folder:
         model = task.train(Path(folder), count, device)
@@ -256,6 +263,8 @@ def run(name: str, out: Path, updates: float) -> None:
         "seconds": round(trained),
         **MEASURES[type(task)](task, model, device),
     }
+    if states := found.pop("states", None):
+        np.savez_compressed(out.with_suffix(".npz"), **{name: np.array(one, np.float16) for name, one in states.items()})
     out.write_text(json.dumps(found))
 
 
@@ -265,26 +274,35 @@ def main() -> None:
     parser.add_argument("--only", default="", help="runs whose name begins with one of these, separated by commas")
     parser.add_argument("--updates", type=float, default=1.0, help="share of each run's updates")
     parser.add_argument("--seconds", type=float, default=1e9, help="runs that take longer are stopped and left out")
+    parser.add_argument("--probe", action="store_true", help="probe the states that were kept beside OUT")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
         return run(options.one, options.out, options.updates)
+    if options.probe:
+        record = json.loads(options.out.read_text())
+        for one in record["runs"]:
+            if one["run"].startswith("backdoor"):
+                probed(one, dict(np.load(options.out.with_name(f"{one['run'].replace(' ', '-')}.npz"))))
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        return
     chosen = [name for name in RUNS if name.startswith(tuple(options.only.split(",")))]
-    with tempfile.TemporaryDirectory() as folder:
-        places = {name: Path(folder) / f"{i}.json" for i, name in enumerate(chosen)}
-        running = {
-            name: subprocess.Popen([sys.executable, __file__, str(place), "--one", name, "--updates", str(options.updates)])
-            for name, place in places.items()
-        }
-        end = time.monotonic() + options.seconds
-        for process in running.values():
-            try:
-                process.wait(max(1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-        done = [json.loads(place.read_text()) for place in places.values() if place.exists()]
-    missing = [name for name in chosen if name not in {one["run"] for one in done}]
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    places = {name: options.out.with_name(f"{name.replace(' ', '-')}.json") for name in chosen}
+    running = {
+        name: subprocess.Popen([sys.executable, __file__, str(place), "--one", name, "--updates", str(options.updates)])
+        for name, place in places.items()
+    }
+    end = time.monotonic() + options.seconds
+    for process in running.values():
+        try:
+            process.wait(max(1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    done = [json.loads(place.read_text()) for place in places.values() if place.exists()]
+    for place in places.values():
+        place.unlink(missing_ok=True)
+    missing = [name for name in chosen if name not in {one["run"] for one in done}]
     options.out.write_text(json.dumps({"torch": torch.__version__, "runs": done, "not finished": missing}, indent=1) + "\n")
     print(f"{len(done)} runs in {options.out}, not finished: {missing}")
 

@@ -354,11 +354,10 @@ def bag_of_words(texts: Sequence[str], most: int = 2000) -> Float[ndarray, "text
 
 
 def _auroc(labels: ndarray, scores: ndarray) -> float:
-    from scipy.stats import rankdata
-
     positive = int(labels.sum())
     negative = len(labels) - positive
-    ranks = rankdata(scores)
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # equal scores share the mean of their ranks
     return float((ranks[labels == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
