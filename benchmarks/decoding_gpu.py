@@ -26,7 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +40,10 @@ HUGINN = {
     "norm_eps": 1e-6, "qk_bias": True, "tie_embeddings": True, "injection_type": "linear", "state_init": "like-init",
 }  # fmt: skip
 TINY = {**HUGINN, "n_embd": 64, "n_heads": 4, "intermediate_size": 96, "vocab_size": 128, "padded_vocab_size": 128, "mean_recurrence": 32}
-PARTS = ("bandwidth", "plain", "graph", "products", "own", "wavefront 8", "reference", "profile", "unsettled", "wavefront 16", "same text",
+PARTS = ("bandwidth", "plain", "graph", "products", "own", "own, early", "wavefront 8", "reference", "profile", "unsettled", "wavefront 16", "same text",
          "library", "library wavefront 8", "wavefront 4", "compiled")  # fmt: skip
 PROMPT, NEW = 32, 48
 MEMORY = 0.4
-TILES = {
-    1: [
-        (4, 1024, 4, 1),
-        (2, 1024, 4, 1),
-        (4, 1024, 4, 3),
-        (4, 512, 2, 1),
-        (8, 512, 2, 1),
-        (2, 2048, 8, 1),
-        (4, 2048, 8, 1),
-        (1, 2048, 4, 1),
-    ],
-    2: [(2, 1024, 4, 1), (4, 512, 2, 1), (2, 1024, 4, 3)],
-    4: [(2, 1024, 4, 1), (1, 1024, 4, 1), (2, 512, 2, 1), (2, 512, 2, 3)],
-    8: [(1, 1024, 4, 1), (1, 512, 2, 1), (2, 512, 2, 1)],
-}
-"""Tiles of our own products that are tried, for each number of rows."""
 
 
 def main() -> None:
@@ -123,18 +109,16 @@ def measure(arguments: argparse.Namespace) -> None:
     shape = TINY if arguments.tiny else HUGINN
     device = "cuda" if torch.cuda.is_available() else "cpu"
     steps, model = shape["mean_recurrence"], None
-    use_tiles(load(arguments.out).get("products", {}))
     for part in arguments.parts if not arguments.reference else ["reference"]:
         began = time.perf_counter()
         if part == "bandwidth":
             result = bandwidth(device, 2**20 if arguments.tiny else 2**31)
         elif part == "products":
             result = products(device, shape)
-            use_tiles(result)
         elif part == "same text":
             result = same_text(device)
         elif part == "reference":
-            result = reference(arguments.reference, shape, device)
+            result = reference(arguments.reference, shape, device, partial(keep, arguments.out, part))
         else:
             if model is None:
                 from latentweaver.runtime.cost import cost_of
@@ -156,8 +140,16 @@ def decode(model: Any, part: str, shape: dict[str, Any]) -> dict[str, Any]:
         return timed(model, shape, beats=GraphBeats(model, steps, steps, capacity), num_steps=steps)
     if part == "profile":
         return profile(model, beats(model, "own", steps, capacity))
-    if part in ("own", "library", "compiled"):
-        return timed(model, shape, beats=beats(model, part, steps, capacity), num_steps=steps)
+    if part == "own, early" and model.device.type == "cuda":
+        from latentweaver.kernels import gpu
+
+        gpu.EARLY = True
+        try:
+            return decode(model, "own", shape)
+        finally:
+            gpu.EARLY = False
+    if part in ("own", "own, early", "library", "compiled"):
+        return timed(model, shape, beats=beats(model, part.split(",")[0], steps, capacity), num_steps=steps)
     if part == "unsettled":
         half = model.model.injection.weight[:, : model.config.hidden_size]
         with torch.no_grad():
@@ -286,35 +278,22 @@ def bandwidth(device: str, count: int) -> dict[str, float]:
 
 
 def products(device: str, shape: dict[str, Any]) -> dict[str, Any]:
-    """GB/s of weights that each matrix product of a block reads, for few rows, by torch and ours in several tiles; eight matrices in turn."""
+    """GB/s of weights that each matrix product of a block reads, for few rows: torch's, and ours for one; eight matrices in turn."""
     width, inside = shape["n_embd"], shape["intermediate_size"]
     result: dict[str, Any] = {}
-    seconds: dict[tuple[int, tuple[int, int, int, int]], float] = {}
     for name, (out, into) in {"square": (width, width), "gate_up": (2 * inside, width), "down": (width, inside)}.items():
         weights = [torch.randn(out, into, device=device, dtype=torch.bfloat16) for _ in range(8)]
-        moved = sum(weight.nbytes for weight in weights)
+        moved = sum(weight.nbytes for weight in weights) / 1e9
         for rows in (1, 2, 4, 8):
             x = torch.randn(rows, into, device=device, dtype=torch.bfloat16)
-            result[f"{name} {rows} torch"] = round(moved / replayed(torch.nn.functional.linear, x, weights) / 1e9)
-            if device == "cuda":
+            result[f"{name} {rows} torch"] = round(moved / replayed(torch.nn.functional.linear, x, weights))
+            if device == "cuda" and rows == 1:
                 from latentweaver.kernels import gpu
 
-                for tile in TILES[rows]:
-                    gpu.TILES[rows] = tile
-                    took = replayed(gpu.linear, x, weights)
-                    weight = {"square": 4, "gate_up": 1, "down": 1}[name] / 8  # of the eight, as a block has them
-                    seconds[rows, tile] = seconds.get((rows, tile), 0) + took * weight
-                    result[f"{name} {rows} own {tile}"] = round(moved / took / 1e9)
-    result["best tiles"] = {str(rows): min((took, tile) for (of, tile), took in seconds.items() if of == rows)[1] for rows, _ in seconds}
+                for gpu.EARLY in (False, True):
+                    result[f"{name} 1 own{', early' * gpu.EARLY}"] = round(moved / replayed(gpu.linear, x, weights))
+                gpu.EARLY = False
     return result
-
-
-def use_tiles(found: dict[str, Any]) -> None:
-    """Of our own products, those that were fastest here."""
-    if found.get("best tiles"):
-        from latentweaver.kernels import gpu
-
-        gpu.TILES.update({int(rows): tuple(tile) for rows, tile in found["best tiles"].items()})
 
 
 def profile(model: Any, beats: Any) -> dict[str, Any]:
@@ -353,8 +332,8 @@ def replayed(product: Any, x: torch.Tensor, weights: list[torch.Tensor]) -> floa
     return min(seconds)
 
 
-def reference(folder: Path, shape: dict[str, Any], device: str) -> dict[str, Any]:
-    """Huginn's own code, as its authors publish it, greedy from a state of zeros."""
+def reference(folder: Path, shape: dict[str, Any], device: str, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Huginn's own code, as its authors publish it, greedy from a state of zeros; `keep` is called with what there is so far."""
     import transformers
 
     package = Path(tempfile.mkdtemp()) / "huginn_reference"
@@ -372,17 +351,10 @@ def reference(folder: Path, shape: dict[str, Any], device: str) -> dict[str, Any
     model.freqs_cis = model._precompute_freqs_cis().to(device)
     randomise(model)
     result: dict[str, Any] = {"transformers": transformers.__version__}
-    result["full cache"] = timed(model, shape, new=12, warm=3, num_steps=shape["mean_recurrence"], init_scale=0.0, use_cache=True)
-    result["compress-s4"] = timed(
-        model,
-        shape,
-        new=12,
-        warm=3,
-        num_steps=shape["mean_recurrence"],
-        init_scale=0.0,
-        use_cache=True,
-        cache_lookup_strategy="compress-s4",
-    )
+    options = {"num_steps": shape["mean_recurrence"], "init_scale": 0.0, "use_cache": True}
+    for name, strategy in (("full cache", {}), ("compress-s4", {"cache_lookup_strategy": "compress-s4"})):
+        result[name] = timed(model, shape, new=12, warm=3, **options, **strategy)
+        keep(result)
     return result
 
 

@@ -147,3 +147,20 @@ def test_norms_in_float64_are_exact_to_its_own_rounding() -> None:
     x, weight = torch.randn(3, 5, 64, dtype=torch.float64), torch.randn(64, dtype=torch.float64)
     exact = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
     assert float((kernels.rms_norm(x, weight, 1e-6) - exact).abs().max()) < 1e-14
+
+
+@pytest.mark.skipif(library() is None, reason="nothing is native here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_lengths_of_prompt_are_few_shapes_of_product(monkeypatch, dtype):
+    """oneDNN keeps code for each number of rows: 260 MB after a hundred lengths of prompt, if each were a shape of its own."""
+    shapes, plain = set(), torch.nn.functional.linear
+    monkeypatch.setattr(kernels.F, "linear", lambda x, *rest: (shapes.add(x.shape[0]), plain(x, *rest))[1])
+    monkeypatch.setattr(kernels, "_onednn", lambda x, *rest: (shapes.add(x.shape[0]), plain(x, *rest))[1])
+    weight, bias = torch.randn(5, 8, dtype=dtype), torch.randn(5, dtype=dtype)
+    with kernels.native():
+        for rows in range(17, 500):
+            x = torch.randn(1, rows, 8, dtype=dtype)
+            found = kernels.linear(x, weight, bias)
+            assert found.shape == (1, rows, 5)
+            assert torch.allclose(found, plain(x, weight, bias), atol=1e-5 if dtype is torch.float32 else 5e-2)
+    assert len(shapes) < 20

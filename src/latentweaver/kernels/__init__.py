@@ -25,9 +25,6 @@ from latentweaver.kernels.library import library
 ROWS = 16
 """Tokens up to which the native way is faster: the rows of one decoding step."""
 
-GPU_ROWS = 8
-"""The same for `kernels.gpu`."""
-
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -38,29 +35,37 @@ class _Local(threading.local):
     library: Any = None
     threads: int = 1
     blocks: dict[int, Any] = {}  # replaced, never changed in place
-    gpu: bool = False
 
 
 _local = _Local()
 
 
 @contextlib.contextmanager
-def native(device: torch.device | str = "cpu", gpu_products: bool = False) -> Iterator[None]:
-    """Use the compiled operations within this block, in this thread, where there are any; implies `torch.no_grad`.
-
-    `gpu_products`: on a GPU, our own products for few rows (`kernels.gpu`).
-    """
-    before, blocks, gpu = _local.library, _local.blocks, _local.gpu
+def native(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Use the compiled operations within this block, in this thread, where there are any; implies `torch.no_grad`."""
+    before, blocks = _local.library, _local.blocks
     _local.blocks = {}
-    if gpu_products:
-        importlib.import_module("latentweaver.kernels.gpu")  # which makes the operation known
-    _local.gpu = gpu_products
     _local.library, _local.threads = library() if torch.device(device).type == "cpu" else None, torch.get_num_threads()
     try:
         with torch.no_grad():
             yield
     finally:
-        _local.library, _local.blocks, _local.gpu = before, blocks, gpu
+        _local.library, _local.blocks = before, blocks
+
+
+_one_row = False  # a plain global, since torch.compile sees of a thread's own values only those of the class
+
+
+@contextlib.contextmanager
+def one_row_on_gpu() -> Iterator[None]:
+    """Use our own product for one row (`kernels.gpu`) within this block, on a GPU."""
+    global _one_row
+    importlib.import_module("latentweaver.kernels.gpu")  # which makes the operation known
+    _one_row, before = True, _one_row
+    try:
+        yield
+    finally:
+        _one_row = before
 
 
 def _fits(x: Tensor, *others: Tensor | None) -> Any:
@@ -93,14 +98,31 @@ def linear(
             x.numel() // width, width, out, _local.threads,
         )  # fmt: skip
         return y
-    if _local.gpu and scale is None and x.is_cuda and x.numel() <= GPU_ROWS * width:
-        return torch.ops.latentweaver.few_rows(x, weight, bias)
+    if _one_row and scale is None and x.is_cuda and x.numel() == width:
+        return torch.ops.latentweaver.one_row(x, weight, bias)
     if scale is not None:
         weight = weight.to(x.dtype) * scale[:, None].to(x.dtype)
-    if _local.library is not None and x.dtype is torch.float32 and _plain(x, x.dtype) and _plain(weight, x.dtype):
-        # oneDNN uses the whole vectors of processors for which the BLAS that torch calls uses half: 2.2 times as fast on AMD's Zen 5
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    if _local.library is not None and x.dtype in _TYPES and _plain(x, x.dtype) and _plain(weight, x.dtype):
+        return _many_rows(x.view(-1, width), weight, bias).view(*x.shape[:-1], out)
     return F.linear(x, weight, bias)
+
+
+def _many_rows(x: Float[Tensor, "rows width"], weight: Float[Tensor, "out width"], bias: Tensor | None) -> Float[Tensor, "rows out"]:
+    """x W^T + b by oneDNN, with rows of zeros below up to one of a few numbers of rows.
+
+    oneDNN makes code for every number of rows that it meets, and keeps it: half a megabyte for each length of prompt, and the
+    time to make it.
+    """
+    rows = x.shape[0]
+    unit = 16 if rows <= 64 else 32 if rows <= 512 else 128
+    if rows % unit:
+        x = torch.cat([x, x.new_zeros((unit - rows % unit, x.shape[1]))])
+    return (_onednn if x.dtype is torch.float32 else F.linear)(x, weight, bias)[:rows]
+
+
+def _onednn(x: Float[Tensor, "rows width"], weight: Float[Tensor, "out width"], bias: Tensor | None) -> Float[Tensor, "rows out"]:
+    """oneDNN by name: in float32 torch calls a BLAS that uses half of the vectors of some processors (AMD's Zen 5: 2.2 times as slow)."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def rms_norm(

@@ -1,11 +1,10 @@
-"""Matrix products with few rows on a GPU: what decoding one text consists of, and bound by reading the weights.
+"""The product of a matrix with one row, on a GPU: what decoding one text consists of, and bound by reading the weights.
 
-A library's product of a matrix with one to eight rows is made for tensor cores, whose tiles such a product cannot fill. Here
-every program reads its rows of the matrix once, in order, sixteen bytes a thread, and multiplies them with all rows of x in
-float32; enough programs run side by side that the memory is never idle. The sum of a row does not depend on how many rows
-there are, so a token has the same products alone and in a wavefront.
+A library's product is made for tensor cores, whose tiles one row cannot fill. Here every program reads its rows of the matrix
+once, in order, sixteen bytes a thread, multiplies them with x in float32, and adds up. For two rows and more the library is as
+fast or faster (benchmarks/results/decoding_gpu.md).
 
-Needs Triton, which PyTorch brings along on CUDA. Which tile is fastest was measured by benchmarks/decoding_gpu.py.
+Needs Triton, which PyTorch brings along on CUDA.
 """
 
 from __future__ import annotations
@@ -15,49 +14,57 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from jaxtyping import Float
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # pyright: ignore[reportMissingImports]
 
-TILES: dict[int, tuple[int, int, int, int]] = {1: (4, 1024, 4, 1), 2: (2, 1024, 4, 1), 4: (2, 1024, 4, 1), 8: (1, 1024, 4, 1)}
-"""For up to so many rows of x: rows and columns of the matrix that a program holds at once, its warps, and loads in flight."""
+TILE, BLOCK, WARPS = 2, 2048, 8
+"""Rows and columns of the matrix that a program holds at once, and its warps: the fastest of eight on an H100."""
+
+EARLY = False
+"""Whether a product begins to read its weights while the kernel before it is still ending (programmatic dependent launch)."""
 
 
 @triton.jit
-def _few_rows(x, weight, bias, y, out, WIDTH: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-              TILE: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
+def _one_row(
+    x, weight, bias, y, out, WIDTH: tl.constexpr, BIAS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
+):
     row = tl.program_id(0) * TILE + tl.arange(0, TILE)
     column = tl.arange(0, BLOCK)
     there = row < out
-    begin = weight + row.to(tl.int64)[:, None] * WIDTH
-    sums = ()
-    for _ in tl.static_range(ROWS):
-        sums = sums + (tl.zeros((TILE, BLOCK), tl.float32),)  # noqa: RUF005
-    for start in tl.range(0, WIDTH, BLOCK, num_stages=STAGES):
-        inside = start + column < WIDTH
-        mask = there[:, None] & inside[None, :]
-        w = tl.load(begin + (start + column)[None, :], mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
-        more = ()
-        for i in tl.static_range(ROWS):
-            v = tl.load(x + i * WIDTH + start + column[None, :], mask=inside[None, :], other=0.0, eviction_policy="evict_last")
-            more = more + (sums[i] + w * v.to(tl.float32),)  # noqa: RUF005
-        sums = more
-    for i in tl.static_range(ROWS):
-        total = tl.sum(sums[i], 1)
-        if BIAS:
-            total += tl.load(bias + row, mask=there, other=0.0).to(tl.float32)
-        tl.store(y + i * out + row, total.to(y.dtype.element_ty), mask=there)
+    begin = weight + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
+    sums = tl.zeros((TILE, BLOCK), tl.float32)
+    if EARLY:
+        gdc_launch_dependents()
+        w = tl.load(begin, mask=there[:, None] & (column < WIDTH)[None, :], other=0.0, eviction_policy="evict_first")
+        gdc_wait()  # weights are always there, x only when the kernel before has ended
+        for start in range(0, WIDTH, BLOCK):
+            v = tl.load(x + start + column[None, :], mask=(start + column < WIDTH)[None, :], other=0.0, eviction_policy="evict_last")
+            product = w.to(tl.float32) * v.to(tl.float32)
+            mask = there[:, None] & (start + BLOCK + column < WIDTH)[None, :]
+            w = tl.load(begin + start + BLOCK, mask=mask, other=0.0, eviction_policy="evict_first")
+            sums += product
+    else:
+        for start in range(0, WIDTH, BLOCK):
+            inside = (start + column < WIDTH)[None, :]
+            w = tl.load(begin + start, mask=there[:, None] & inside, other=0.0, eviction_policy="evict_first")
+            v = tl.load(x + start + column[None, :], mask=inside, other=0.0, eviction_policy="evict_last")
+            sums += w.to(tl.float32) * v.to(tl.float32)
+    total = tl.sum(sums, 1)
+    if BIAS:
+        total += tl.load(bias + row, mask=there, other=0.0).to(tl.float32)
+    tl.store(y + row, total.to(y.dtype.element_ty), mask=there)
 
 
-@torch.library.custom_op("latentweaver::few_rows", mutates_args=())
+@torch.library.custom_op("latentweaver::one_row", mutates_args=())
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b for at most `GPU_ROWS` rows of x `[..., width]`, weight `[out, width]`; summed in float32."""
+    """x W^T + b for one row x `[..., width]`, weight `[out, width]`; summed in float32."""
     out, width = weight.shape
     x = x.contiguous()
-    rows = x.numel() // width
-    tile, block, warps, stages = TILES[min(most for most in TILES if rows <= most)]
     y = x.new_empty((*x.shape[:-1], out))
+    options = {"launch_pdl": True} if EARLY else {}
     with torch.cuda.device_of(x):
-        _few_rows[((out + tile - 1) // tile,)](  # pyright: ignore[reportIndexIssue]
+        _one_row[((out + TILE - 1) // TILE,)](  # pyright: ignore[reportIndexIssue]
             x, weight, weight if bias is None else bias, y, out,
-            WIDTH=width, ROWS=rows, BIAS=bias is not None, TILE=tile, BLOCK=block, STAGES=stages, num_warps=warps,
+            WIDTH=width, BIAS=bias is not None, TILE=TILE, BLOCK=BLOCK, EARLY=EARLY, num_warps=WARPS, **options,
         )  # fmt: skip
     return y
 

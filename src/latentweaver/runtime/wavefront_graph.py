@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentweaver.errors import InputError
-from latentweaver.kernels import native
+from latentweaver.kernels import native, one_row_on_gpu
 from latentweaver.runtime.rows import table_of, thought_of
 from latentweaver.runtime.slots import Attend, Pass
 from latentweaver.runtime.wavefront import Beats, Flight
@@ -37,7 +37,7 @@ PRODUCTS: dict[str, dict[str, Any]] = {
     "library": {"triton.cudagraphs": False},
     "compiled": {"triton.cudagraphs": False, "coordinate_descent_tuning": True},
 }
-"""Inductor's options for each kind of matrix products: ours for few rows (`kernels.gpu`), those of the library that torch calls, and
+"""Inductor's options for each kind of matrix products: ours for one row (`kernels.gpu`), those of the library that torch calls, and
 Inductor's own, which it makes (for one row) only while it tunes them."""
 
 
@@ -205,8 +205,8 @@ def _compiled_blocks(model: Any, products: str) -> Iterator[None]:
     for block in blocks:
         block.forward = partial(_with_window, run, block)
     try:
-        # what is compiled are the plain expressions, also on a CPU
-        with native("meta", gpu_products=products == "own" and model.device.type == "cuda"):
+        own = products == "own" and model.device.type == "cuda"
+        with native("meta"), one_row_on_gpu() if own else contextlib.nullcontext():  # "meta": the plain expressions, also on a CPU
             yield
     finally:
         for block in blocks:
