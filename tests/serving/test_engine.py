@@ -287,6 +287,8 @@ class TestWhatIsRefused:
             engine.submit(Request([1], 2))
         with pytest.raises(Busy):
             engine.submit(Request([1], 2))
+        with pytest.raises(InputError, match="num_steps"):  # what is wrong is said, room or no room
+            engine.submit(Request([1], 2, num_steps=MAX_STEPS + 1))
 
 
 def test_logprobs_are_the_models(model) -> None:

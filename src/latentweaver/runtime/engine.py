@@ -42,7 +42,7 @@ from latentweaver.kernels import native
 from latentweaver.runtime.cache import Policy
 from latentweaver.runtime.request import Busy, Event, Handle, Reason, Request
 from latentweaver.runtime.rows import Rows, Table, gather, table_of, thought_of
-from latentweaver.runtime.running import Front, Running, Stretch
+from latentweaver.runtime.running import Front, Running, Stretch, check
 from latentweaver.runtime.slots import Pass, Slots
 from latentweaver.thought import Readout, Thought
 
@@ -150,10 +150,11 @@ class Engine:
             InputError: if it cannot be answered, naming the field.
             Busy: if the queue is full.
         """
+        steps = check(request, self.model, self.capacity, self.slots.max_steps)  # first: what is wrong stays so when there is room
         if len(self.waiting) >= self.queue + len(self.free):
             raise Busy(f"{len(self.waiting)} requests are waiting already")
         handle = Handle(request)
-        self.waiting.append(Running(self.model, handle, self.capacity, self.slots.max_steps))
+        self.waiting.append(Running(self.model, handle, steps, self.slots.max_steps))
         return handle
 
     def tick(self) -> list[Event]:

@@ -15,7 +15,7 @@ from latentweaver.halting import Fixed, HaltingRule
 from latentweaver.runtime.generation import dial
 from latentweaver.runtime.request import Event, Handle, Request
 from latentweaver.runtime.rows import Rows
-from latentweaver.runtime.schedule import schedule
+from latentweaver.runtime.schedule import Schedule, schedule
 from latentweaver.runtime.slots import Span
 
 _STATES = (None, "noise", "zeros", "input")
@@ -83,31 +83,26 @@ class Front:
 
 
 class Running:
-    """A request, everything about it checked and settled; with a slot once the engine admits it.
+    """A request, everything about it settled; with a slot once the engine admits it.
 
     Args:
         model: the model, for its configuration and transformers' logits processors.
         handle: what its owner holds.
-        capacity: most positions of prompt and answer together.
+        steps: its schedule, as `check` gave it.
         max_steps: deepest dial allowed.
 
     Raises:
-        InputError: naming the field that cannot be used.
+        InputError: naming the field of `sampling` that cannot be used.
     """
 
-    def __init__(self, model: Any, handle: Handle, capacity: int, max_steps: int) -> None:
+    def __init__(self, model: Any, handle: Handle, steps: Schedule, max_steps: int) -> None:
         request = handle.request
-        self.handle, self.request = handle, request
+        self.handle, self.request, self.steps = handle, request, steps
         self.prompt = len(request.prompt)
-        _check(request, model.config, capacity)
         device = model.device
         self.ids: Int[Tensor, "prompt_and_answer"] = torch.zeros(self.prompt + request.max_new_tokens, dtype=torch.long, device=device)
         self.ids[: self.prompt] = torch.tensor(list(request.prompt))
         self.length = self.prompt
-        self.steps = schedule(dial(model, request.num_steps))
-        for place in range(request.max_new_tokens):
-            if self.steps(place) > max_steps:
-                raise InputError(f"num_steps may be at most {max_steps} here, got {self.steps(place)}")
         self.rule: HaltingRule | None = None if isinstance(request.halting, Fixed) else request.halting
         self.most = request.halting.steps if isinstance(request.halting, Fixed) else max_steps
         self._settle_sampling(model, device)
@@ -203,8 +198,19 @@ class Running:
         return Event(handle, token, steps, handle.reason, logprob, likely)
 
 
-def _check(request: Request, config: Any, capacity: int) -> None:
-    """Raise InputError for what can be seen to be wrong before anything is built."""
+def check(request: Request, model: Any, capacity: int, max_steps: int) -> Schedule:
+    """The request's schedule of steps, if all that can be seen at a glance is right.
+
+    Args:
+        request: what is asked.
+        model: the model, for its configuration and its own dial.
+        capacity: most positions of prompt and answer together.
+        max_steps: deepest dial allowed.
+
+    Raises:
+        InputError: naming the field that cannot be used.
+    """
+    config = model.config
     if not len(request.prompt):
         raise InputError("the prompt is empty; give at least one token")
     vocabulary = config.vocab_size
@@ -227,3 +233,8 @@ def _check(request: Request, config: Any, capacity: int) -> None:
         raise InputError(f"seed must fit 64 bits, got {request.seed}")
     if request.logprobs is not None and request.logprobs < 0:
         raise InputError(f"logprobs must not be negative, got {request.logprobs}")
+    steps = schedule(dial(model, request.num_steps))
+    for place in range(request.max_new_tokens):
+        if steps(place) > max_steps:
+            raise InputError(f"num_steps may be at most {max_steps} here, got {steps(place)}")
+    return steps
