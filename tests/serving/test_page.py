@@ -44,6 +44,8 @@ def page(server: Running) -> Iterator[Any]:
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.goto(server.url)
         expect(page.locator("#model")).to_have_text("tiny")
+        page.locator("#question").fill("Hello?")
+        page.locator("summary").click()
         yield page
         browser.close()
 
@@ -71,6 +73,18 @@ def test_what_is_said_is_text_and_never_html(page) -> None:
     assert page.locator("#answer").inner_text() == said
     assert page.locator("#answer img").count() == page.locator("#answer script").count() == 0
     assert page.title() == "latentweaver"
+
+
+def test_it_can_be_sent_from_the_keyboard_and_stopped(page) -> None:
+    page.locator("#steps").fill("3")
+    page.locator("#tokens").fill("150")
+    page.locator("#question").press("Control+Enter")
+    expect(page.locator("#halt")).to_be_enabled()
+    page.locator("#answer span").first.wait_for()
+    page.locator("#halt").click()
+    expect(page.locator("#go")).to_be_enabled()
+    assert page.locator("#account").inner_text() == ""
+    assert page.complaints == []
 
 
 def test_errors_are_shown(page) -> None:

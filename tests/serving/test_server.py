@@ -18,13 +18,17 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from latentweaver.checkpoints.loading import save
+from latentweaver.checkpoints.loading import load, load_tokenizer, save
 
 from .conftest import tiny
 
 openai = pytest.importorskip("openai")
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient  # noqa: E402
+
+from latentweaver.serve import Settings  # noqa: E402
+from latentweaver.serve.running import build  # noqa: E402
 
 KEY = "a-key-for-tests"
 PROGRAM = """
@@ -291,6 +295,19 @@ class TestWhatIsWrongIsSaidInOpenAIsWords:
         with pytest.raises(openai.BadRequestError) as caught:
             client.chat.completions.create(**question("x" * 500))
         assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_model_without_a_chat_template_goes_on_with_what_was_said(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = None
+    app = build("tiny", load(folder, device="cpu"), tokenizer, Settings(slots=1, capacity=64))
+    with TestClient(app, base_url="http://localhost") as client:
+        options = {"model": "tiny", "temperature": 0, "max_tokens": 8, "num_steps": 2}
+        messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "2+2?"}]
+        chat = client.post("/v1/chat/completions", json={**options, "messages": messages}).json()["choices"][0]
+        plain = client.post("/v1/completions", json={**options, "prompt": "1+1?\n2\n2+2?"}).json()["choices"][0]
+    assert (chat["message"]["content"], chat["steps"]) == (plain["text"], plain["steps"])
+    assert len(chat["steps"]) == 8
 
 
 class TestItDoesNotBreak:

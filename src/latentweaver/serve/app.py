@@ -49,8 +49,6 @@ class Server:
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         self._known(body)
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise Refused(400, f"{self.name} has no chat template; use /v1/completions", "messages")
         prompt = await asyncio.to_thread(self._chat_prompt, body)
         wanted = None if not body.logprobs else body.top_logprobs or 0
         return await self._answer(body, [prompt], body.max_completion_tokens or body.max_tokens, wanted, True, request)
@@ -74,6 +72,8 @@ class Server:
 
     def _chat_prompt(self, body: ChatRequest) -> list[int]:
         messages = [message.plain() for message in body.messages]
+        if not getattr(self.tokenizer, "chat_template", None):  # a model of plain text goes on with what was said so far
+            return self._encode("\n".join(message["content"] for message in messages))
         try:
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         except Exception as error:  # templates raise what they like, for roles in an order they do not know
@@ -184,7 +184,7 @@ async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-def make_app(name: str, tokenizer: Any, worker: Worker, settings: Settings, local: bool = True) -> FastAPI:
+def make_app(name: str, tokenizer: Any, worker: Worker, settings: Settings, local: bool = True, example: str = "") -> FastAPI:
     """The application.
 
     Args:
@@ -193,6 +193,7 @@ def make_app(name: str, tokenizer: Any, worker: Worker, settings: Settings, loca
         worker: the engine's thread, not yet started.
         settings: limits.
         local: whether only loopback names are answered to.
+        example: a question that the model understands, for the page.
     """
     server = Server(name, tokenizer, worker, settings)
 
@@ -214,6 +215,7 @@ def make_app(name: str, tokenizer: Any, worker: Worker, settings: Settings, loca
         "owned_by": "latentweaver",
         "max_steps": settings.max_steps,
         "capacity": worker.engine.capacity,
+        "example": example,
         "efforts": {effort: min(steps, settings.max_steps) for effort, (steps, _) in EFFORTS.items()},
     }
 

@@ -14,8 +14,8 @@ from latentweaver.serve.settings import Settings
 from latentweaver.serve.worker import Worker
 
 
-def build(name: str, model: Any, tokenizer: Any, settings: Settings, local: bool = True) -> FastAPI:
-    """The application for a loaded model; for those who run it in a server of their own."""
+def build(name: str, model: Any, tokenizer: Any, settings: Settings, local: bool = True, example: str = "") -> FastAPI:
+    """The application for a loaded model; for those who run it in a server of their own. Arguments as in `make_app`."""
 
     def engine() -> Engine:
         return Engine(
@@ -28,7 +28,7 @@ def build(name: str, model: Any, tokenizer: Any, settings: Settings, local: bool
             patience=settings.patience,
         )
 
-    return make_app(name, tokenizer, Worker(engine), settings, local)
+    return make_app(name, tokenizer, Worker(engine), settings, local, example)
 
 
 def run(model_name: str, host: str, port: int, settings: Settings) -> None:
@@ -47,13 +47,15 @@ def run(model_name: str, host: str, port: int, settings: Settings) -> None:
     import uvicorn
 
     from latentweaver.checkpoints.loading import load, load_tokenizer
+    from latentweaver.checkpoints.names import NAMES
     from latentweaver.serve.patience import ImpatientProtocol
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     model = load(model_name, dtype=settings.dtype, device=settings.device)
     name = Path(model_name).name if Path(model_name).exists() else model_name  # a path is nobody's business
-    app = build(name, model, load_tokenizer(model_name), settings, _loopback(host))
+    example = NAMES[model_name].example if model_name in NAMES else ""
+    app = build(name, model, load_tokenizer(model_name), settings, _loopback(host), example)
     uvicorn.run(
         app,
         host=host,

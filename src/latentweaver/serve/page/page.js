@@ -18,7 +18,10 @@ async function meet() {
   if (!reply.ok) return;
   model = (await reply.json()).data[0];
   at("model").textContent = model.id;
-  at("steps").max = String(Math.floor(Math.log2(model.max_steps)));
+  if (model.example && !at("question").value) at("question").value = model.example;
+  at("steps").max = String(Math.min(6, Math.floor(Math.log2(model.max_steps))));
+  document.querySelectorAll(".legend span").forEach((mark, place) => mark.classList.toggle("beyond", place > Number(at("steps").max)));
+  at("steps").dispatchEvent(new Event("input"));
 }
 
 function show(text, steps) {
@@ -55,6 +58,7 @@ async function ask() {
     ...(at("auto").checked ? { halting: "auto" } : {}),
   };
   asked = new AbortController();
+  const began = performance.now();
   const reply = await fetch("/v1/chat/completions", {
     method: "POST", headers: headers(), body: JSON.stringify(wanted), signal: asked.signal,
   });
@@ -64,7 +68,8 @@ async function ask() {
     for (const choice of event.choices) if (choice.delta.content) show(choice.delta.content, choice.steps);
     if (event.usage) {
       const { completion_tokens: tokens, thinking_steps: steps } = event.usage;
-      at("account").textContent = `${tokens} tokens, ${steps} steps, ${(steps / Math.max(1, tokens)).toFixed(1)} a token`;
+      const mean = (steps / Math.max(1, tokens)).toFixed(1), seconds = ((performance.now() - began) / 1000).toFixed(1);
+      at("account").textContent = `${tokens} tokens, ${steps} steps, ${mean} a token, ${seconds} s`;
     }
   }
 }
@@ -75,6 +80,9 @@ function busy(yes) {
 }
 
 at("steps").addEventListener("input", () => { at("shown").textContent = String(dial()); });
+at("question").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !at("go").disabled) at("form").requestSubmit();
+});
 at("halt").addEventListener("click", () => asked && asked.abort());
 at("form").addEventListener("submit", async (event) => {
   event.preventDefault();
