@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from latentweaver.checkpoints.loading import load, load_tokenizer, save
+from latentweaver.errors import InputError
 
 from .conftest import tiny
 
@@ -27,7 +28,7 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient  # noqa: E402
 
-from latentweaver.serve import Settings  # noqa: E402
+from latentweaver.serve import Settings, run  # noqa: E402
 from latentweaver.serve.running import build  # noqa: E402
 
 KEY = "a-key-for-tests"
@@ -191,7 +192,9 @@ class TestWhatIsWrongIsSaidInOpenAIsWords:
             ({"messages": "hi"}, "messages"),
             ({"messages": [{"role": "wizard", "content": "hi"}]}, "messages"),
             ({"messages": [{"role": "user", "content": 5}]}, "messages"),
-            ({"messages": [{"role": "user", "content": "\ud800"}]}, ""),
+            ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content: half of a character"),
+            ({"messages": [{"role": "user", "content": None}]}, "messages.0.content: Input should be a valid string; or"),
+            ({"stop": ["\ud800"]}, "stop.0: half of a character"),
             ({"temperature": "hot"}, "temperature"),
             ({"temperature": -1}, "temperature"),
             ({"temperature": float("nan")}, ""),
@@ -203,9 +206,11 @@ class TestWhatIsWrongIsSaidInOpenAIsWords:
             ({"num_steps": 10**30}, ""),
             ({"num_steps": 2.5}, "num_steps"),
             ({"num_steps": "many"}, ""),
+            ({"num_steps": "9" * 5000}, "at most 100 characters"),
+            ({"num_steps": "9" * 99}, "at most 16"),
             ({"reasoning_effort": "heroic"}, "reasoning_effort"),
-            ({"reasoning_effort": "low", "num_steps": 3}, ""),
-            ({"halting": {"rule": "hunch"}}, ""),
+            ({"reasoning_effort": "low", "num_steps": 3}, "give reasoning_effort, or num_steps and halting, not both"),
+            ({"halting": {"rule": "hunch"}}, "unknown rule 'hunch'"),
             ({"halting": {"rule": "kl", "threshold": -1}}, "halting"),
             ({"halting": {"rule": "kl", "patience": 3}}, ""),
             ({"num_step": 3}, "num_step"),
@@ -238,12 +243,18 @@ class TestWhatIsWrongIsSaidInOpenAIsWords:
         assert httpx.get(server.url + "/v2/anything").json()["error"]
         assert httpx.get(server.url + "/v1/completions").status_code == 405
 
+    def test_half_of_a_character_as_a_prompt(self, server) -> None:
+        body = b'{"model": "tiny", "prompt": "\\ud800"}'
+        reply = httpx.post(server.url + "/v1/completions", content=body, headers={"content-type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "prompt")
+
     def test_too_large_too_slow_not_json_wrong_host(self, server) -> None:
         url, json_type = server.url + "/v1/completions", {"content-type": "application/json"}
         assert httpx.post(url, content=b" " * (1 << 17), headers=json_type).status_code == 413
         assert httpx.post(url, content=(b" " * 4096 for _ in range(32)), headers=json_type).status_code == 413
         assert httpx.post(url, content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
         assert httpx.get(server.url + "/health", headers={"host": "evil.example"}).status_code == 421
+        assert httpx.get(server.url + "/health", headers={"host": "LocalHost:1"}).status_code == 200
         with socket.create_connection(("127.0.0.1", server.port)) as slow:
             slow.sendall(
                 b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
@@ -380,6 +391,21 @@ class TestItDoesNotBreak:
             assert httpx.get(server.url + "/metrics").status_code == 401
         finally:
             server.close()
+
+
+class TestWhatCannotBeServedIsSaidAtOnce:
+    def test_addresses(self, folder: Path, server) -> None:
+        for host, port, said in (
+            ("127.0.0.1", server.port, "in use"),
+            ("127.0.0.1", 1 << 16, "0 to 65535"),
+            ("no.such.host.invalid", 1234, "no.such.host.invalid"),
+        ):
+            with pytest.raises(InputError, match=said):
+                run(str(folder), host, port)
+
+    def test_models_that_think_only_once(self) -> None:
+        with pytest.raises(InputError, match="different steps"):
+            run("weaver-graphs", "127.0.0.1", 0)
 
 
 def test_the_page_carries_a_strict_policy_and_asks_nobody_else(server) -> None:

@@ -126,6 +126,8 @@ class Engine:
     ) -> None:
         if chunk < 1 or queue < 1:
             raise InputError(f"chunk and queue must be at least 1, got {chunk} and {queue}")
+        if not hasattr(model, "new_slots"):
+            raise InputError(f"{type(model).__name__} cannot think about tokens at different steps in one pass (it has no new_slots)")
         context = model.config.max_position_embeddings
         self.model = model
         self.capacity = min(context, capacity or context)

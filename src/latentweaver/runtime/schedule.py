@@ -35,9 +35,11 @@ def schedule(wanted: int | str | Schedule) -> Schedule:
 
 def _named(name: str) -> Schedule:
     kind, *rest = name.split(":")
-    if not rest and kind.lstrip("-").isdecimal():
-        return schedule(int(kind))
+    if len(name) > 100:
+        raise InputError(f"a schedule's name has at most 100 characters, got {len(name)}")
     try:
+        if not rest and kind.lstrip("-").isdecimal():
+            return schedule(int(kind))
         if kind == "first" and len(rest) == 1:
             first, later = map(int, rest[0].split(","))
             return schedule(lambda place: later if place else first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -251,15 +251,30 @@ def make_app(name: str, tokenizer: Any, worker: Worker, settings: Settings, loca
     return app
 
 
+def _wrong(errors: Sequence[Any]) -> tuple[str, str, str | None]:
+    """Message, type and field of what pydantic found first; where a field may be of several kinds, what each of them would want."""
+    first = errors[0]
+    field = next((str(part) for part in first["loc"] if part != "body"), None) if first["type"] != "json_invalid" else None
+    message = first["msg"].removeprefix("Value error, ")
+    if field is None:
+        return message if first["type"] == "value_error" else f"the body is no JSON object: {message}", "invalid_request_error", None
+    of_field = [error for error in errors if field in error["loc"][:2]]
+    own = next((error for error in of_field if error["type"] == "value_error"), None)  # said by us
+    said = [own] if own else of_field
+    message = "; or ".join(dict.fromkeys(error["msg"].removeprefix("Value error, ") for error in said))
+    # between the names, pydantic says which kind of a union it tried
+    where = ".".join(
+        str(p) for p in said[0]["loc"] if isinstance(p, int) or (p.isidentifier() and p not in ("body", "str", "int", "Halting"))
+    )
+    return f"{where[:200]}: {message}"[:500], "invalid_request_error", field[:200]
+
+
 def _add_errors(app: FastAPI) -> None:
     """Every error in OpenAI's shape."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")[:200]
-        message = f"{where}: {first['msg']}" if where and first["type"] != "json_invalid" else f"the body is no JSON object: {first['msg']}"
-        return JSONResponse(problem(message[:500], param=where or None), 400)
+        return JSONResponse(problem(*_wrong(error.errors())), 400)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:

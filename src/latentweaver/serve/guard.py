@@ -76,7 +76,7 @@ class Guard:
         if self.local:
             host = headers.get(b"host", b"").decode("latin-1")
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-            if name not in _LOCAL:
+            if name.lower() not in _LOCAL:
                 raise _Refused(421, "this server answers to loopback names only", "wrong_host")
         key = self.settings.api_key
         if key is not None and scope["path"] not in OPEN:

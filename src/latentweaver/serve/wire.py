@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from latentweaver import halting
 from latentweaver.halting import HaltingRule
@@ -35,6 +35,19 @@ EFFORTS: dict[str, tuple[int, HaltingRule | None]] = {
 
 Effort = Literal["none", "minimal", "low", "medium", "high"]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+def _unicode(text: str) -> str:
+    """JSON can spell half of a character (a lone surrogate), which no tokenizer takes."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("half of a character (a lone surrogate) is no text") from error
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_unicode)]
 
 
 class _Strict(BaseModel):
@@ -85,7 +98,7 @@ class Common(_Strict):
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1024)
     seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StrictStr | Annotated[list[StrictStr], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
     # the dial
     reasoning_effort: Effort | None = None
@@ -149,12 +162,12 @@ class Common(_Strict):
 
 class Part(_Strict):
     type: Literal["text"]
-    text: StrictStr
+    text: Text
 
 
 class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: StrictStr | list[Part]
+    content: Text | list[Part]
     name: StrictStr | None = None
 
     def plain(self) -> dict[str, str]:
@@ -174,7 +187,7 @@ Tokens = Annotated[list[StrictInt], Field(min_length=1)]
 
 
 class CompletionRequest(Common):
-    prompt: StrictStr | Tokens | Annotated[list[StrictStr], Field(min_length=1)] | Annotated[list[Tokens], Field(min_length=1)]
+    prompt: Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Tokens], Field(min_length=1)]
     logprobs: Annotated[StrictInt, Field(ge=0, le=5)] | None = None
     echo: Literal[False] = False
 
