@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -43,27 +44,23 @@ ARMS = {
     "no-curriculum": {"curriculum": "none"},
     "pause": {"feedback": "pause"},
 }
-MATCHED = {"nodes": 14, "edges": 20, "parents": 1.8, "matched": True, "names": 20, "warm_up": 800, "updates": 2600}
-MATCHED |= {"batch_size": 128, "lr": 1.5e-3}
-FOUR = {**MATCHED, "nodes": 18, "hops": 4, "edges": 28, "parents": 1.5}
+MATCHED = {"nodes": 11, "edges": 14, "matched": True, "names": 14}
 SETS: dict[str, dict[str, dict]] = {
     "nine": {f"nine-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "matched": {f"matched-{arm}-{seed}": {**MATCHED, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
-    "four": {f"four-{arm}-{seed}": {**FOUR, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "long-thoughts": {f"long-thoughts-coconut-{seed}": {"final_norm": 1.0, "seed": seed} for seed in range(3)},
     "gpt2": {f"gpt2-coconut-{seed}": {"base": "gpt2", "seed": seed} for seed in range(3)},
-    "cold": {"cold-coconut-0": {"warm_up": 0}},
+    "cold": {f"cold-coconut-{seed}": {"warm_up": 0, "seed": seed} for seed in range(3)},
 }
 UNLIKE = {
     9: {
         "4 hops": GraphMaker(nodes=9, hops=(4, 4), edges=12),
         "denser": GraphMaker(nodes=9, hops=(3, 3), edges=20, parents=2.4),
     },
-    20: {
-        "4 hops": GraphMaker(nodes=18, hops=(4, 4), edges=28, matched=True),
-        "5 hops": GraphMaker(nodes=20, hops=(5, 5), edges=30),
-        "20 nodes": GraphMaker(nodes=20, hops=(3, 3), edges=36, parents=1.8, matched=True),
-        "denser": GraphMaker(nodes=14, hops=(3, 3), edges=30, parents=2.6, matched=True),
+    14: {
+        "4 hops": GraphMaker(nodes=13, hops=(4, 4), edges=17, matched=True),
+        "14 nodes": GraphMaker(nodes=14, hops=(3, 3), edges=18, matched=True),
+        "denser": GraphMaker(nodes=11, hops=(3, 3), edges=20, parents=2.2, matched=True),
     },
 }
 """By the number of names that a model has: sets unlike those of training, with longer paths, more nodes, more edges."""
@@ -79,7 +76,11 @@ def main() -> None:
     one = verbs.add_parser("one", help="one run, in this process")
     one.add_argument("--name", required=True)
     one.add_argument("--fields", type=json.loads, required=True)
+    drew = verbs.add_parser("graphs", help="draw the graphs of some sets beforehand, which `train --graphs` then reads")
+    drew.add_argument("folder", type=Path)
+    drew.add_argument("--set", nargs="+", choices=list(SETS), default=["nine", "matched"])
     for verb in (train, one):
+        verb.add_argument("--graphs", type=Path, help="a folder of graphs that were drawn beforehand")
         verb.add_argument("--out", type=Path, required=True)
         verb.add_argument("--seconds", type=float, default=1e9, help="stop training after so many")
         verb.add_argument("--devices", nargs="+", default=["cpu"])
@@ -100,7 +101,7 @@ def main() -> None:
         print(table([json.loads(path.read_text()) for path in sorted(options.folder.glob("*.json"))]))
     elif options.verb == "tamper":
         model = load(options.model, device="cpu")
-        recipe = Superposition(**{field: model.config.task[field] for field in GRAPHS})
+        recipe = Superposition(**{name: model.config.task[name] for name in GRAPHS})
         results = {}
         for name, right in tamper(model, recipe.task, recipe.held_out()).items():
             results[name] = {"right": sum(right), "graphs": len(right), "interval": wilson(sum(right), len(right))}
@@ -108,10 +109,18 @@ def main() -> None:
                 f"{name:28} {100 * sum(right) / len(right):5.1f}  ({100 * results[name]['interval'][0]:.1f} to {100 * results[name]['interval'][1]:.1f})"
             )
         options.path.write_text(json.dumps(results, indent=1) + "\n")
+    elif options.verb == "graphs":
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for chosen in options.set:
+            recipe = Drawn(**next(iter(SETS[chosen].values())))
+            kept = recipe.kept(options.folder)
+            with gzip.open(kept, "wt") as file:
+                json.dump({name: [astuple(graph) for graph in graphs] for name, graphs in recipe.graphs_of().items()}, file)
+            print(kept)
     elif options.verb == "draw":
         draw(options.model, options.path, options.graph)
     else:
-        run(options.name, {**options.fields, **options.more}, options.out, options.seconds, options.devices[0])
+        run(options.name, {**options.fields, **options.more}, options.out, options.seconds, options.devices[0], options.graphs)
 
 
 def train_all(options: argparse.Namespace) -> None:
@@ -119,14 +128,18 @@ def train_all(options: argparse.Namespace) -> None:
     began, waiting, running = time.monotonic(), [], []
     for chosen in options.set:
         waiting += [item for item in SETS[chosen].items() if not options.arms or any(arm in item[0] for arm in options.arms)]
+    waiting = [(name, fields) for name, fields in waiting if not _complete(options.out / f"{name}.json")]
     started = 0
     while waiting or running:
         running = [process for process in running if process.poll() is None]
+        if options.seconds - (time.monotonic() - began) < 60:
+            waiting = []  # too late to begin
         while waiting and len(running) < options.jobs:
             name, fields = waiting.pop(0)
             left = options.seconds - (time.monotonic() - began)
             command = [sys.executable, __file__, "one", "--name", name, "--fields", json.dumps(fields), "--out", str(options.out)]
             command += ["--seconds", str(left), "--more", json.dumps(options.more)]
+            command += ["--graphs", str(options.graphs)] if options.graphs else []
             kind, _, number = options.devices[started % len(options.devices)].partition(":")
             seen = {"CUDA_VISIBLE_DEVICES": number} if number else {}
             running.append(subprocess.Popen([*command, "--devices", kind], env={**os.environ, **seen}))
@@ -134,15 +147,53 @@ def train_all(options: argparse.Namespace) -> None:
         time.sleep(1)
 
 
+def _complete(path: Path) -> bool:
+    return path.exists() and json.loads(path.read_text())["complete"]
+
+
 class _OutOfTime(Exception):
     pass
 
 
-def run(name: str, fields: dict, out: Path, seconds: float, device: str) -> None:
+@dataclass(frozen=True)
+class Drawn(Superposition):
+    """The recipe, its graphs drawn once: rejecting all that have no such question takes a minute where both candidates match."""
+
+    drawn: dict[str, list[Graph]] = field(default_factory=dict, compare=False, repr=False)
+
+    def graphs_of(self) -> dict[str, list[Graph]]:
+        """Training graphs, test graphs, and sets unlike those."""
+        if not self.drawn:
+            sets = {"test": super().held_out(), "pool": super().pool()}
+            for name, maker in UNLIKE.get(self.names, {}).items():
+                rng = random.Random(5)
+                sets[name] = [permuted(maker.draw(rng), rng, self.names) for _ in range(150)]
+            self.drawn.update(sets)
+        return self.drawn
+
+    def kept(self, folder: Path) -> Path:
+        """Where these graphs are kept."""
+        return folder / f"graphs-{self.nodes}-{self.hops}-{self.edges}-{self.graphs}-{self.test_graphs}.json.gz"
+
+    def read(self, folder: Path | None) -> None:
+        """Take the graphs from a folder, if they are there."""
+        if folder is not None and self.kept(folder).exists():
+            for name, graphs in json.loads(gzip.decompress(self.kept(folder).read_bytes())).items():
+                self.drawn[name] = [Graph(nodes, tuple(map(tuple, edges)), *rest) for nodes, edges, *rest in graphs]
+
+    def held_out(self) -> list[Graph]:
+        return self.drawn["test"] if self.drawn else super().held_out()
+
+    def pool(self) -> list[Graph]:
+        return self.drawn["pool"] if self.drawn else super().pool()
+
+
+def run(name: str, fields: dict, out: Path, seconds: float, device: str, graphs: Path | None) -> None:
     """One run: train, or go on; then measure."""
     torch.set_num_threads(1)
     began = time.monotonic()
-    recipe = Superposition(**fields, device=device)
+    recipe = Drawn(**fields, device=device)
+    recipe.read(graphs)
     folder, wanted = out / name, recipe.warm_up + recipe.updates
 
     def report(line: dict) -> None:
@@ -159,22 +210,25 @@ def run(name: str, fields: dict, out: Path, seconds: float, device: str) -> None
     trained = time.monotonic() - began
     updates = content["update"]
     lines = [json.loads(text) for text in (folder / "log.jsonl").read_text().splitlines()]
-    result = {"name": name, "recipe": asdict(recipe), "updates": updates, "complete": updates == wanted}
+    result = {"name": name, "recipe": fields_of(recipe), "updates": updates, "complete": updates == wanted}
     result |= {"seconds": trained, "machine": f"{platform.machine()} {processor()}, one thread, {device}"}
     result |= {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
     result["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     result["log"] = [line for line in lines if "accuracy" in line or line["update"] % 50 == 0]
-    result["sets"] = measure(model, recipe)
+    result["sets"] = measure(model, recipe, UNLIKE.get(recipe.names, {}) if result["complete"] else {})
     (out / f"{name}.json").write_text(json.dumps(result))
     print(name, "updates", updates, {key: round(value["accuracy"], 3) for key, value in result["sets"].items()}, flush=True)
 
 
-def measure(model, recipe: Superposition) -> dict[str, dict]:
+def fields_of(recipe: Drawn) -> dict:
+    """What says which run it was."""
+    return {name: value for name, value in asdict(replace(recipe, drawn={})).items() if name != "drawn"}
+
+
+def measure(model, recipe: Drawn, unlike: dict[str, GraphMaker]) -> dict[str, dict]:
     """Accuracy, graph by graph, on graphs like those of training and unlike them; with thoughts, the picture of the frontier."""
-    sets: dict[str, tuple[GraphSearch, list[Graph]]] = {"test": (recipe.task, recipe.held_out())}
-    for name, maker in UNLIKE.get(recipe.names, {}).items():
-        rng, task = random.Random(5), GraphSearch(maker, recipe.names)
-        sets[name] = task, [permuted(maker.draw(rng), rng, recipe.names) for _ in range(300)]
+    sets: dict[str, tuple[GraphSearch, list[Graph]]] = {"test": (recipe.task, recipe.graphs_of()["test"])}
+    sets |= {name: (GraphSearch(maker, recipe.names), recipe.graphs_of()[name]) for name, maker in unlike.items()}
     results = {}
     for name, (task, graphs) in sets.items():
         right = search_accuracy(model, task, graphs, recipe.method)
@@ -248,7 +302,7 @@ def _share(measured: list[dict]) -> str:
 def draw(name: str, path: Path, chosen: int | None) -> None:
     """Draw one test graph thought by thought, and the average over all test graphs."""
     model = load(name, device="cpu")
-    recipe = Superposition(**{field: model.config.task[field] for field in GRAPHS})
+    recipe = Superposition(**{name: model.config.task[name] for name in GRAPHS})
     task, graphs = recipe.task, recipe.held_out()
     widest = max(range(len(graphs)), key=lambda place: sorted(len(graphs[place].frontier(hops + 1)) for hops in range(task.hops - 1)))
     chosen = widest if chosen is None else chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def load_decoder(path_or_name: str) -> tuple[Any, Any]:
     from latentweaver.checkpoints.continuous import KINDS
     from latentweaver.checkpoints.formats import FORMATS
 
-    path = source_of(path_or_name) if path_or_name in NAMES else locate(path_or_name)
+    path = _path_of(path_or_name)
     options: dict[str, Any] = {"dtype": torch.float32}
     if path.suffix == ".gguf":
         folder, options = path.parent, {**options, "gguf_file": path.name}
@@ -37,3 +38,12 @@ def load_decoder(path_or_name: str) -> tuple[Any, Any]:
     except (ImportError, KeyError, OSError, ValueError) as error:
         raise CheckpointError(f"{path_or_name} cannot be read as a causal language model: {str(error).strip().splitlines()[0]}") from error
     return decoder, load_tokenizer(path)
+
+
+def tokenizer_of(path_or_name: str) -> Any:
+    """The tokenizer of such a base, without reading its weights."""
+    return load_tokenizer(_path_of(path_or_name))
+
+
+def _path_of(path_or_name: str) -> Path:
+    return source_of(path_or_name) if path_or_name in NAMES else locate(path_or_name)

@@ -80,7 +80,7 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
 
     def _init_weights(self, module: nn.Module) -> None:
         """The projection starts as transformers starts a linear layer; the decoder has its own initialisation."""
-        std = getattr(self.config.text_config, "initializer_range", 0.02)
+        std = getattr(self.config.text_config, "initializer_range", None) or 0.02
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, std)
             nn.init.zeros_(module.bias)

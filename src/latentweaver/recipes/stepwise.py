@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from latentweaver.checkpoints.formats import LLAMA_FAMILY
+from latentweaver.checkpoints.retrofit import retrofit
 from latentweaver.errors import InputError
 from latentweaver.evaluate.answers import Said, answers
 from latentweaver.recipes.methods import METHODS, Lesson, MethodName
@@ -33,6 +35,9 @@ class Stepwise(ABC):
         method: what becomes of the steps.
         base: a pretrained decoder to begin with, by name or folder; None for one from nothing, a word a token.
         width, layers, heads: the decoder's shape, from nothing.
+        loops: how often the decoder's middle is applied to every token, before thoughts come into it: 1 for the decoder as it is,
+            more for recurrent depth.
+        loop_layers: how many layers are its middle.
         epochs: passes over the training problems.
         warm_epochs: epochs before the curriculum moves: COCONUT begins GSM8K from a model that has learned the steps in words.
         epochs_per_stage: epochs before the next step goes.
@@ -53,6 +58,8 @@ class Stepwise(ABC):
     width: int = 256
     layers: int = 4
     heads: int = 4
+    loops: int = 1
+    loop_layers: int = 4
     epochs: int = 50
     warm_epochs: int = 0
     epochs_per_stage: int = 5
@@ -94,6 +101,8 @@ class Stepwise(ABC):
             "block",
             "limit",
             "evaluate_items",
+            "loops",
+            "loop_layers",
         ):
             if getattr(self, field) < 1:
                 raise InputError(f"{field} must be at least 1, got {getattr(self, field)}")
@@ -146,14 +155,33 @@ class Stepwise(ABC):
 
             decoder, tokenizer = load_decoder(self.base)
             add_markers(decoder, tokenizer)
-            return decoder, tokenizer
+            return self.looped(decoder), tokenizer
         from transformers import AutoModelForCausalLM, LlamaConfig
 
         tokenizer = word_tokenizer(self.words(), MARKERS)
         shape = {"hidden_size": self.width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads}
         ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         inner = {"intermediate_size": 8 * self.width // 3, "max_position_embeddings": 1024, "tie_word_embeddings": True}
-        return AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **shape, **inner, **ends)), tokenizer
+        decoder = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **shape, **inner, **ends))
+        return self.looped(decoder), tokenizer
+
+    def looped(self, decoder: Any) -> Any:
+        """The decoder with its middle applied `loops` times.
+
+        One that is to be compiled is made of our blocks, too, which compute the same; but not to be taught from the states after
+        each layer, of which ours says those after each step.
+        """
+        ours = self.compile and decoder.config.model_type in LLAMA_FAMILY and METHODS[self.method].learns != "taught"
+        if self.loops == 1 and not ours:
+            return decoder
+        total = decoder.config.num_hidden_layers
+        if self.loop_layers > total:
+            raise InputError(f"loop_layers must be at most the decoder's {total} layers, got {self.loop_layers}")
+        before = (total - self.loop_layers) // 2
+        parts = {"prelude": before, "core": self.loop_layers, "coda": total - before - self.loop_layers}
+        if self.loops == 1:
+            return retrofit(decoder, **parts, injection="none")
+        return retrofit(decoder, **parts, num_steps=self.loops, memory=0.5)
 
     @property
     def tokenizer(self) -> Any:

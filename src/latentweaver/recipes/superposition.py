@@ -36,8 +36,8 @@ class Superposition:
     Attributes:
         method: "thoughts", "cot" or "none".
         feedback: what is fed back in place of thoughts: "hidden", or "pause" for the control.
-        curriculum: "staged" for one stage after another, 40 % of the updates without thoughts and 10 % of the samples from
-            earlier stages; "none" for the last stage alone.
+        curriculum: "staged" for one stage after another, 10 % of the samples from earlier ones; "none" for the last stage alone.
+        last: share of the updates that the last stage has; the others have as many each of what is left.
         nodes, hops, edges, parents, matched: what the graphs are like; see `tasks.graphs.GraphMaker`.
         names: how many nodes have a token; more than `nodes` leaves room for larger graphs after training.
         graphs: training graphs; identities and order are drawn anew every time one is shown.
@@ -55,6 +55,7 @@ class Superposition:
     method: Method = "thoughts"
     feedback: str = "hidden"
     curriculum: Literal["staged", "none"] = "staged"
+    last: float = 0.4
     nodes: int = 9
     hops: int = 3
     edges: int = 12
@@ -69,10 +70,10 @@ class Superposition:
     width: int = 96
     layers: int = 2
     heads: int = 4
-    warm_up: int = 450
+    warm_up: int = 700
     updates: int = 2400
-    batch_size: int = 64
-    lr: float = 2e-3
+    batch_size: int = 128
+    lr: float = 1e-3
     weight_decay: float = 0.01
     warmup: int = 20
     cooldown: float = 0.25
@@ -131,12 +132,12 @@ class Superposition:
     def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
         """Train, and save the model in `folder`/model."""
         folder, task, held_out = Path(folder), self.task, self.held_out()
-        without = 2 * self.updates // 5
-        begins = (0, *(without + (self.updates - without) * stage // self.hops for stage in range(self.hops)))
+        before = (1 - self.last) * self.updates
+        begins = tuple(int(before * stage / self.hops) for stage in range(self.hops + 1))
         stages = begins if self.curriculum == "staged" else (0,) * (self.hops + 1)
         earlier = 0.1 if self.curriculum == "staged" else 0.0
         stream = SearchStream(task, self.pool(), self.method, self.batch_size, self.warm_up, stages=stages, earlier=earlier, seed=self.seed)
-        settings = Settings.of(self, updates=self.warm_up + self.updates)
+        settings = Settings.of(self, updates=self.warm_up + self.updates, attention="eager")  # the fastest for sequences this short
 
         def measure(model: Any) -> dict[str, float]:
             right = search_accuracy(model, task, held_out, self.method, device=model.device)

@@ -1,7 +1,7 @@
 """Word problems from templates, split by template, by every method and control: exact answers, steps that can be written down.
 
 Problems are those of `tasks.worded`. A problem's side of the split is that of its template: the problem without its names. The
-steps are the values on the way, a sentence each. Where these meet recurrent depth: `lw train smollm2-weaver` learns the same
+steps are the values on the way, a sentence each, or two for a swap. Where these meet recurrent depth: `lw train smollm2-weaver` learns the same
 problems with the same base, in thoughts about every token instead of thoughts before the answer.
 """
 
@@ -17,7 +17,7 @@ from latentweaver.recipes.stepwise import Stepwise
 from latentweaver.recipes.wording import words_of
 from latentweaver.tasks.problem import Split, draw
 from latentweaver.tasks.stepwise import SteppedProblem
-from latentweaver.tasks.worded import WORDED
+from latentweaver.tasks.worded import WORDED, Swaps
 from latentweaver.tasks.worded.writing import DIRECT
 
 
@@ -47,11 +47,11 @@ class WordProblems(Stepwise):
 
     def training_items(self) -> list[SteppedProblem]:
         """Problems of the training side's templates."""
-        return self._drawn("train", self.problems)
+        return self.drawn("train", self.problems)
 
     def test_items(self) -> list[SteppedProblem]:
         """Problems of templates that are never trained on."""
-        return self._drawn("test", self.test_problems)
+        return self.drawn("test", self.test_problems)
 
     def words(self) -> set[str]:
         """Every word of both sides: the names of a test problem are not new, only its template is."""
@@ -61,13 +61,16 @@ class WordProblems(Stepwise):
         """Templates, difficulty and size."""
         return {"tasks": list(self.tasks), "difficulty": self.difficulty, "size": self.size}
 
-    def _drawn(self, side: Split, count: int) -> list[SteppedProblem]:
-        rng, kinds = random.Random(f"words {side}"), [WORDED[name]() for name in self.tasks]
+    def drawn(self, side: Split, count: int, part: int = 0) -> list[SteppedProblem]:
+        """So many problems of one side; another `part`, others."""
+        rng, kinds = random.Random(f"words {side} {part}" if part else f"words {side}"), [WORDED[name]() for name in self.tasks]
         found = []
         for number in range(count):
             task = kinds[number % len(kinds)]
             low, high = task.difficulties
             problem = draw(task, side, rng.randint(low, min(self.difficulty, high)), rng, self.size)
-            steps = tuple(filter(None, (text.strip() for text in re.findall(r"[^.]*\.", problem.thoughts))))  # type: ignore[attr-defined]
+            sentences = re.findall(r"[^.]*\.", problem.thoughts)  # type: ignore[attr-defined]
+            of_a_step = 2 if isinstance(task, Swaps) else 1
+            steps = tuple("".join(sentences[i : i + of_a_step]).strip() for i in range(0, len(sentences), of_a_step))
             found.append(SteppedProblem(problem.prompt.removesuffix(DIRECT).strip(), steps, problem.answer))
         return found
