@@ -17,6 +17,7 @@ import copy
 import json
 import multiprocessing
 import os
+import pickle
 import platform
 import random
 import shutil
@@ -143,15 +144,15 @@ def work(options: argparse.Namespace) -> None:
 
 def pool_of(options: argparse.Namespace) -> list[Example]:
     """The training problems as tokens, drawn by several processes once and kept."""
-    kept = options.state / f"pool-{options.problems}.pt"
+    kept = options.state / f"pool-{options.problems}.pickle"
     if not kept.exists():
         began, jobs = time.monotonic(), options.jobs
         recipe = WordProblems(**{**COMMON, **options.more})
         with multiprocessing.get_context("spawn").Pool(jobs) as pool:
             parts = pool.starmap(_drawn, [(recipe, options.problems // jobs, part) for part in range(jobs)])
-        torch.save([example for part in parts for example in part], kept)
+        kept.write_bytes(pickle.dumps([example for part in parts for example in part]))
         print(f"{options.problems} problems drawn in {time.monotonic() - began:.0f} s", flush=True)
-    return [Example(*each) for each in torch.load(kept, weights_only=True)]
+    return [Example(*each) for each in pickle.loads(kept.read_bytes())]  # written by this script
 
 
 def _drawn(recipe: WordProblems, count: int, part: int) -> list[tuple[list[int], list[list[int]], list[int]]]:
@@ -255,7 +256,9 @@ def _counting(recipe: WordProblems, lesson: Any) -> Any:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return lesson.model(transformers.LlamaForCausalLM(config), recipe.iterations)
+    model = lesson.model(transformers.LlamaForCausalLM(config), recipe.iterations)
+    model.labelled_loss = lambda hidden, labels: hidden.sum()  # the head is counted by its labels
+    return model
 
 
 def _count(model: Any, counter: Columns, lesson: Any, batch: Any) -> None:
@@ -316,18 +319,21 @@ class Bench:
         epochs = sorted({0, recipe.epochs // 2, recipe.epochs - 1})
         each = flops_a_row(recipe, recipe.parts[0], self.pool, epochs, 4)
         model = recipe.model().to(device).train()
+        optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
         if recipe.compile:
             compile_blocks(model)
         total, spent = 0.0, 0.0
         for epoch, flops in zip(epochs, each, strict=True):
             stream = Fresh(self.pool, recipe.batch_size, 1, 1, lambda rows, _, rng, epoch=epoch: lesson.batch(rows, epoch, rng), 1)
-            made, ready, began, waited = 0, 3, time.monotonic(), time.monotonic()
+            made, ready, began, waited = 0, 2, time.monotonic(), time.monotonic()
             while made < ready + 2 or time.monotonic() - began < seconds / len(epochs):
                 batch = stream[made].to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                     loss = lesson.objective()(model, batch, (0, 1), 0).loss
                 loss.backward()
-                model.zero_grad(set_to_none=True)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
                 loss.item()
                 made += 1
                 if made == ready:
@@ -345,7 +351,7 @@ class Bench:
         options, recipe = self.options, self.recipe(arm)
         name, lesson, tokenizer = f"{arm}-{options.seed}", recipe.lesson, self.tokenizer
         began = time.monotonic()
-        each = flops_a_row(recipe, recipe.parts[0], self.pool, range(recipe.epochs))
+        each = flops_a_row(recipe, recipe.parts[0], self.pool, range(recipe.epochs), 4)
         updates = max(int(flops / (recipe.batch_size * sum(each) / len(each))), recipe.epochs)
         stream = Fresh(self.pool, recipe.batch_size, updates, recipe.epochs, lesson.batch, recipe.seed)
         tests = recipe.test_items()
@@ -445,7 +451,7 @@ def planned(bench: Bench, options: argparse.Namespace) -> float:
         slowest = min(speeds.values())
         each = [speeds.get(arm) or speeds.get(like.get(arm, "no-cot"), slowest) for arm in options.arms]
         left = (options.total or options.seconds) - (time.time() - options.began) - 12 * len(options.arms)
-        flops = 0.88 * left / sum(1 / speed for speed in each)
+        flops = 0.84 * left / sum(1 / speed for speed in each)
         kept.write_text(json.dumps({"flops": flops, "speeds": speeds}))
         print({arm: f"{speed / 1e12:.1f} TFLOP/s" for arm, speed in speeds.items()}, flush=True)
     while not kept.exists():
