@@ -9,8 +9,10 @@ python benchmarks/training/throughput.py OUT.json --variants "plain;compiled"
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gc
 import json
+import os
 import platform
 import tempfile
 import time
@@ -55,6 +57,7 @@ class Case:
 
 BLOCKS = (("precision", "bf16"), ("compile", True))
 STEPS = (("precision", "bf16-stream"), ("compile", "steps"))
+CUDNN = (*STEPS, ("attention", "cudnn"))
 VARIANTS = {
     "plain": Case(settings=(("precision", "bf16"), ("compile", False))),
     "compiled blocks": Case(settings=BLOCKS),
@@ -63,9 +66,13 @@ VARIANTS = {
     "compiled blocks, 1 label in 8": Case(labelled=0.125, settings=BLOCKS),
     "compiled steps in float32 stream, 1 label in 8": Case(labelled=0.125, settings=(("precision", "bf16"), ("compile", "steps"))),
     "compiled steps, 1 label in 8": Case(labelled=0.125),
+    "compiled steps, cuDNN, 1 label in 8": Case(labelled=0.125, settings=CUDNN),
+    "compiled steps, cuDNN, 1 label in 8, 128 tokens": Case(rows=256, length=128, labelled=0.125, settings=CUDNN),
+    "compiled steps, cuDNN": Case(settings=CUDNN),
     "compiled steps, 1 label in 8, 128 tokens": Case(rows=256, length=128, labelled=0.125),
     "compiled steps, 1 label in 8, 11-8-11": Case(layers=(11, 8, 11), labelled=0.125),
-    "compiled steps, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128),
+    "compiled steps, cuDNN, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128, settings=CUDNN),
+    "compiled blocks, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128, settings=BLOCKS),
 }
 
 
@@ -109,11 +116,71 @@ def flops_per_token(case: Case, config: RecurrentDepthConfig) -> float:
     return without * step + 3 * (with_gradient * step + once)
 
 
-def measure(case: Case, warm: int, timed: int, width: int, vocabulary: int) -> dict[str, Any]:
+class Turn:
+    """Several runs of this file on one card: all compile at once, then each is timed alone.
+
+    Args:
+        folder: where they meet; None for one that is by itself.
+        number: how many there are.
+        patience: seconds to wait for the others.
+    """
+
+    def __init__(self, folder: Path | None, number: int, patience: float = 120.0) -> None:
+        self.folder, self.number, self.patience = folder, number, patience
+        self.began = time.monotonic()
+
+    def take(self) -> None:
+        """Wait until all are ready, then for the others' timing."""
+        if self.folder is None:
+            return
+        torch.cuda.empty_cache()
+        (self.folder / f"ready-{os.getpid()}").touch()
+        while len(list(self.folder.glob("ready-*"))) < self.number and time.monotonic() - self.began < self.patience:
+            time.sleep(0.1)
+        self.lock = (self.folder / "lock").open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def give(self) -> None:
+        if self.folder is not None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+
+
+def measure(
+    case: Case, warm: int, timed: int, width: int, vocabulary: int, turn: Turn | None = None, profile: Path | None = None
+) -> dict[str, Any]:
+    """A run of `warm` updates, two more, and `timed` ones; with `profile` one more under torch's profiler, its kernels written there."""
+    turn = turn or Turn(None, 1)
     torch._dynamo.reset()
     model = model_of(case, width, vocabulary)
-    settings = Settings(updates=warm + timed, log_every=1, checkpoint_every=10**6, evaluate_every=10**6, lr=1e-4, **dict(case.settings))
+    again = 2  # updates after a wait, which has emptied the card's memory
+    settings = Settings(
+        updates=warm + again + timed + (profile is not None),
+        log_every=1,
+        checkpoint_every=10**6,
+        evaluate_every=10**6,
+        lr=1e-4,
+        **dict(case.settings),
+    )
     stamps: list[float] = []
+    losses: list[float] = []
+    profiler = torch.profiler.profile()
+
+    def report(line: dict[str, Any]) -> None:
+        if line["update"] == warm:
+            turn.take()
+        stamps.append(time.perf_counter())
+        losses.append(line["loss"])
+        if line["update"] == warm + again + timed:
+            if profile is not None:
+                profiler.start()
+            else:
+                turn.give()
+        elif line["update"] > warm + again + timed:
+            profiler.stop()  # waits for the device
+            turn.give()
+
     with tempfile.TemporaryDirectory() as folder:
         train(
             model,
@@ -122,23 +189,33 @@ def measure(case: Case, warm: int, timed: int, width: int, vocabulary: int) -> d
             Batches(case, vocabulary),
             settings,
             folder,
-            report=lambda _: stamps.append(time.perf_counter()),
+            report=report,
         )
     if ranks.rank() > 0:
         return {}
-    seconds = (stamps[-1] - stamps[warm - 1]) / timed
+    seconds = (stamps[warm + again + timed - 1] - stamps[warm + again - 1]) / timed
+    if profile is not None:
+        profile.write_text(kernels_of(profiler))
     tokens = case.rows * case.length
     flops = flops_per_token(case, model.config) * tokens / seconds
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
     peak = next((value for name, value in PEAK.items() if name in device), None)
     return {
         "layers": case.layers, "rows": case.rows, "length": case.length, "labelled": case.labelled, "steps": case.steps,
-        "settings": dict(case.settings), "parameters": model.num_parameters(), "processes": ranks.size(), "seconds_per_update": seconds, "tokens_per_second": tokens / seconds,
+        "settings": dict(case.settings), "loss": losses[-1], "parameters": model.num_parameters(), "processes": ranks.size(), "seconds_per_update": seconds, "tokens_per_second": tokens / seconds,
         "gflop_per_token": flops_per_token(case, model.config) / 1e9, "tflops": flops / 1e12,
         "share_of_peak": flops / peak / ranks.size() if peak else None,
         "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None,
         "device": device, "torch": torch.__version__,
     }  # fmt: skip
+
+
+def kernels_of(profiler: Any) -> str:
+    """Time on the card by kernel: milliseconds, number of starts, name."""
+    found = sorted(((e.self_device_time_total / 1e3, e.count, e.key) for e in profiler.key_averages()), reverse=True)
+    found = [row for row in found if row[0] > 0]
+    lines = [f"{milliseconds:9.3f} {count:6d} {name[:160]}" for milliseconds, count, name in found[:60]]
+    return "\n".join([f"{sum(row[0] for row in found):9.3f} in all", *lines]) + "\n"
 
 
 if __name__ == "__main__":
@@ -147,6 +224,9 @@ if __name__ == "__main__":
     parser.add_argument("--variants", default=";".join(VARIANTS))
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--timed", type=int, default=15)
+    parser.add_argument("--meet", type=Path, help="a folder where several runs meet, to compile together and be timed alone")
+    parser.add_argument("--number", type=int, default=1, help="how many meet")
+    parser.add_argument("--profile", type=Path, help="where to write the kernels of one more update")
     parser.add_argument("--rows", type=int, help="in place of each variant's, for a rehearsal")
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--vocabulary", type=int, default=49152)
@@ -157,12 +237,21 @@ if __name__ == "__main__":
         case = VARIANTS[name]
         if options.rows:
             case = replace(case, rows=options.rows)
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        try:
-            results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary)
-        except Exception:
-            results[name] = {"error": traceback.format_exc()[-1500:]}
+        for patience in (20, 0):  # another run that meets here may have the card's memory for a moment
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            try:
+                turn = Turn(options.meet, options.number)
+                results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary, turn, options.profile)
+                break
+            except torch.OutOfMemoryError:
+                results[name] = {"error": "out of memory"}
+                gc.collect()
+                torch.cuda.empty_cache()
+                time.sleep(patience if options.meet else 0)
+            except Exception:
+                results[name] = {"error": traceback.format_exc()[-1500:]}
+                break
         gc.collect()
         if ranks.rank() == 0:
             print(name, json.dumps(results[name]), flush=True)

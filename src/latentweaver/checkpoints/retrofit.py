@@ -44,7 +44,7 @@ def retrofit(
         prelude, core, coda: how many of the base's layers each part takes, in order, or which ones (their indices; what
             none of them names is dropped). Left out, the prelude takes a third of the layers, the core a third, and the
             coda the rest.
-        injection: "linear", "add", "diagonal" or "none".
+        injection: "linear", "scaled", "add", "diagonal" or "none".
         num_steps: the dial's default.
         memory: how much of the last state the injection lets back in, beside the anchor. "add" is 1 and "none" is 1 in
             place of the anchor.

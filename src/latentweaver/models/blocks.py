@@ -36,8 +36,14 @@ Take = Callable[[Tensor], Tensor]
 class Linear(nn.Linear):
     """x W^T + b; fast for few rows (see `kernels`)."""
 
+    working: Tensor | None = None  # what an update of training uses in place of the weight (`training.working`)
+
+    def matrix(self) -> Float[Tensor, "out width"]:
+        """W."""
+        return self.weight
+
     def forward(self, input: Float[Tensor, "... width"]) -> Float[Tensor, "... out"]:
-        return kernels.linear(input, self.weight, self.bias)
+        return kernels.linear(input, self.weight if self.working is None else self.working, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -99,6 +105,8 @@ class Attention(nn.Module):
     """
 
     is_causal = True
+    joins = ("q_proj", "k_proj", "v_proj")
+    joined: tuple[Tensor, Tensor | None] | None = None  # their matrices side by side, in an update of training (`training.working`)
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__()
@@ -130,9 +138,13 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch sequence width"]:
         batch, sequence, _ = x.shape
         asking, tables = (x, rotary) if take is None else (take(x), (take(rotary[0]), take(rotary[1])))
-        q = self.q_proj(asking).view(*asking.shape[:2], -1, self.head_dim)
-        k = self.k_proj(x).view(batch, sequence, -1, self.head_dim)
-        v = self.v_proj(x).view(batch, sequence, -1, self.head_dim).transpose(1, 2)
+        if self.joined is not None and take is None:
+            q, k, v = kernels.linear(x, *self.joined).split([layer.out_features for layer in (self.q_proj, self.k_proj, self.v_proj)], -1)
+        else:
+            q, k, v = self.q_proj(asking), self.k_proj(x), self.v_proj(x)
+        q = q.view(*asking.shape[:2], -1, self.head_dim)
+        k = k.view(batch, sequence, -1, self.head_dim)
+        v = v.view(batch, sequence, -1, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q = kernels.rotate(q, *tables, self.rope_layout).transpose(1, 2)

@@ -10,7 +10,7 @@ from latentweaver.errors import InputError
 
 _CHOICES = {
     "block": ("pre", "peri", "sandwich"),
-    "injection": ("linear", "add", "diagonal", "none"),
+    "injection": ("linear", "scaled", "add", "diagonal", "none"),
     "initial_state": ("noise", "zeros", "input"),
     "rope_layout": ("half", "interleaved"),
     "attention_bias": ("none", "qk", "qkv", "all"),
@@ -31,7 +31,7 @@ class RecurrentDepthConfig(PreTrainedConfig):
         core_layers: blocks of the recurrent core, run at every step.
         coda_layers: blocks that read the state out, run once.
         num_steps: the dial: steps taken where a call does not say otherwise.
-        injection: how the embedded input enters each step: "linear", "add", "diagonal" or "none" (see `cores`).
+        injection: how the embedded input enters each step: "linear", "scaled", "add", "diagonal" or "none" (see `cores`).
         initial_state: the state before the first step: "noise" (truncated normal), "zeros" or "input" (the prelude's output).
         initial_state_std: standard deviation of the noise, before it is cut at three of them.
         block: where a block's norms sit: "pre", "peri" or "sandwich" (see `blocks`).

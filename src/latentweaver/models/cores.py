@@ -1,6 +1,7 @@
 """How a core meets its input: the injections that put the anchor back in at every step, and the first states.
 
 "linear"    x = W [state, anchor]                                        Huginn (arXiv 2502.05171)
+"scaled"    x = W [state rms(anchor) / rms(state), anchor]               the same where nothing else bounds the state
 "add"       x = state + anchor
 "diagonal"  x = exp(-dt A) state + dt B anchor, dt = softplus(.), A > 0  Parcae (arXiv 2604.12946): decay within (0, 1)
 "none"      x = state                                                    Ouro (arXiv 2510.25741)
@@ -39,10 +40,19 @@ class Injection(nn.Module, ABC):
 
 
 class LinearInjection(Injection):
-    """x = W [state, anchor], without a bias; the state comes first."""
+    """x = W [state, anchor], without a bias; the state comes first.
+
+    In a loop of pre-norm blocks nothing bounds the state: where W and the blocks make it longer, as a pretrained model's do for the
+    first token of a text, it grows for ever. "scaled" brings it to the anchor's length first, token by token, so that x is never
+    longer than |W| allows. A state of zeros stays zero, and at one step the two are equal.
+    """
+
+    working: Tensor | None = None  # as in `blocks.Linear`
+    bias = None
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__(config)
+        self.config = config
         self.weight = nn.Parameter(torch.empty(config.hidden_size, 2 * config.hidden_size))
 
     @torch.no_grad()
@@ -55,7 +65,15 @@ class LinearInjection(Injection):
         self.weight.copy_(torch.cat([memory * identity, identity], -1))
 
     def forward(self, state: Tensor, anchor: Tensor) -> Float[Tensor, "batch sequence width"]:
-        return kernels.linear(torch.cat([state, anchor], -1), self.weight)
+        if self.config.injection == "scaled":
+            wide = torch.promote_types(anchor.dtype, torch.float32)
+            size = anchor.to(wide).square().mean(-1, keepdim=True).sqrt()
+            state = (F.rms_norm(state.to(wide), state.shape[-1:], None, self.config.rms_norm_eps) * size).to(state.dtype)
+        return kernels.linear(torch.cat([state, anchor], -1), self.weight if self.working is None else self.working)
+
+    def matrix(self) -> Float[Tensor, "width 2*width"]:
+        """W."""
+        return self.weight
 
 
 class AddInjection(Injection):
@@ -103,6 +121,7 @@ class NoInjection(Injection):
 
 INJECTIONS: dict[str, type[Injection]] = {
     "linear": LinearInjection,
+    "scaled": LinearInjection,
     "add": AddInjection,
     "diagonal": DiagonalInjection,
     "none": NoInjection,

@@ -175,11 +175,24 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
                 raise InputError(
                     "positions of a cached Thought must be at the same step to think on; take the rows apart or begin without a cache"
                 )
-        x = self.injection(thought.state, anchor["input"])
         rotary = (anchor["cos"], anchor["sin"])
+        return thought.advance(self.step(thought.state, anchor["input"], rotary, anchor["mask"], thought.cache, step, anchor["attention"]))
+
+    def step(
+        self,
+        state: Float[Tensor, "batch sequence width"],
+        anchor: Float[Tensor, "batch sequence width"],
+        rotary: tuple[Tensor, Tensor],
+        mask: Any,
+        cache: Cache | None,
+        number: int,
+        attention: Mapping[str, Any],
+    ) -> Float[Tensor, "batch sequence width"]:
+        """What `think` does to tensors: the next state. `number` is the step's, for the cache's slots."""
+        x = self.injection(state, anchor)
         for layer, block in enumerate(self.core):
-            x = block(x, rotary, anchor["mask"], thought.cache, self.config.slot(step, layer), **anchor["attention"])
-        return thought.advance(self.norm(x) if self.config.norm_in_loop else x)
+            x = block(x, rotary, mask, cache, self.config.slot(number, layer), **attention)
+        return self.norm(x) if self.config.norm_in_loop else x
 
     def hidden(self, thought: Thought, last: int = 0, rows: Int[Tensor, "some"] | None = None) -> Float[Tensor, "batch sequence width"]:
         """What the head is applied to: the state through the coda and the final norm.

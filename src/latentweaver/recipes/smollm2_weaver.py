@@ -1,6 +1,6 @@
 """`smollm2-weaver`: SmolLM2-135M with its four middle layers made recurrent, trained on problems in words that need many steps.
 
-What is trained: a low-rank product on every matrix of every layer, the norms, and the injection. The rest is the base's, so the
+What is trained: a low-rank product on every matrix of some layers, their norms, and the injection. The rest is the base's, so the
 result travels as a delta. As for `weaver-chains`, every value that a text determines is asked for where it becomes known, once
 there were as many steps as it is deep.
 """
@@ -38,12 +38,14 @@ class SmolLM2Weaver:
         hints: whether values are supervised where they become known, or answers alone.
         solvable_only: whether a value is asked for only once there were as many steps as it is deep.
         answer_weight: weight of a label of the reply beside one of a hint.
-        rank: of the low-rank products.
+        rank: of the low-rank products on the matrices of the core.
+        prelude_rank, coda_rank: of those on the matrices of prelude and coda; 0 for none.
+        injection: how the state is put back in; "scaled" keeps it bounded.
         memory: how loud the last state is beside the anchor at the start.
         low_steps, high_steps: bounds of the number of steps of an update, drawn uniformly.
         backprop: how many of them have gradients.
         warm, rise: the upper bound is `warm_steps` for the first `warm` share of the updates, then rises over `rise` of them.
-        updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, workers, device: see `training.Settings`.
+        updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, attention, workers, device: see `training.Settings`.
         evaluate_every, checkpoint_every, log_every: updates between these.
         evaluate_problems: problems of each look; 0 for no looks.
     """
@@ -57,6 +59,9 @@ class SmolLM2Weaver:
     solvable_only: bool = True
     answer_weight: float = 4.0
     rank: int = 32
+    prelude_rank: int = 32
+    coda_rank: int = 32
+    injection: Literal["scaled", "linear"] = "scaled"
     memory: float = 0.5
     low_steps: int = 1
     high_steps: int = 20
@@ -71,8 +76,9 @@ class SmolLM2Weaver:
     warmup: int = 50
     cooldown: float = 0.5
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False
+    precision: Literal["bf16", "bf16-stream", "fp32"] = "bf16"
+    compile: bool | Literal["steps"] = False
+    attention: str | None = None
     workers: int = 0
     device: str | None = None
     evaluate_every: int = 1_000_000
@@ -94,15 +100,22 @@ class SmolLM2Weaver:
         from latentweaver.training.low_rank import add_low_rank
 
         model = load(BASE, dtype="float32", device="cpu")
-        parts = [model.model.prelude, model.model.core, model.model.coda]
+        inner = model.model
+        model.config.injection = self.injection
+        ranks = {inner.prelude: self.prelude_rank, inner.core: self.rank, inner.coda: self.coda_rank}
         with torch.no_grad():
-            model.model.injection.start_transparent(self.memory)
-        add_low_rank(model, parts, self.rank, self.seed)
+            inner.injection.start_transparent(self.memory)
+        add_low_rank(model, {part: rank for part, rank in ranks.items() if rank}, self.seed)
         for name, parameter in model.named_parameters():
-            if is_new(name):
+            if self.is_new(name):
                 parameter.requires_grad_(True)
         model.config.num_steps = self.high_steps
         return model
+
+    def is_new(self, name: str) -> bool:
+        """Whether a parameter is trained whole: the injection, the last norm, and the norms of the parts that have products."""
+        frozen = [part for part, rank in (("prelude", self.prelude_rank), ("coda", self.coda_rank)) if not rank]
+        return "injection" in name or ("norm" in name and not any(f".{part}." in name for part in frozen))
 
     def tokenizer(self) -> Any:
         """The base's tokenizer."""
@@ -133,7 +146,7 @@ class SmolLM2Weaver:
         """Train `model` in place."""
         train(
             model,
-            Solvable(self.solvable_only, self.answer_weight),
+            Solvable(self.solvable_only, self.answer_weight, self.compile == "steps"),
             self.depths(),
             self.stream(tokenizer),
             self.settings(),
@@ -157,8 +170,8 @@ class SmolLM2Weaver:
 
         if ranks.rank() == 0:
             base = load(BASE, dtype="float32", device="cpu")
-            new = {name: parameter for name, parameter in model.named_parameters() if is_new(name)}
-            config = {"num_steps": self.high_steps}
+            new = {name: parameter for name, parameter in model.named_parameters() if self.is_new(name)}
+            config = {"num_steps": self.high_steps, "injection": self.injection}
             save_delta(folder, products(model), new, BASE, dict(base.named_parameters()), config, plain_text=True)
         return folder
 
@@ -171,11 +184,6 @@ class SmolLM2Weaver:
                 table = accuracy_in_words(model, tokenizer, WORDED[name](), steps, [difficulty], self.evaluate_problems, seed=1)
                 result |= {f"{name}_{cell.difficulty}_at_{cell.steps}": cell.accuracy for cell in table.cells}
         return result
-
-
-def is_new(name: str) -> bool:
-    """Whether a parameter is trained whole: norms and the injection."""
-    return "injection" in name or "norm" in name
 
 
 @dataclass(frozen=True)

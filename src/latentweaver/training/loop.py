@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from latentweaver.errors import InputError, LatentweaverError
-from latentweaver.training import checkpoint, ranks
+from latentweaver.training import checkpoint, ranks, working
 from latentweaver.training.depth import DepthSampler
 from latentweaver.training.objectives import Objective, Terms
 from latentweaver.training.optimisers import Kind, optimisers, trapezoid
@@ -55,7 +56,7 @@ class Settings:
         evaluate_every: updates between evaluations, if there are any.
         device: where to train; None for the first GPU, else the CPU. Under `torchrun` every process has a GPU of its own.
         attention: the attention function by transformers' name for it; None for the model's own. "eager" is the fastest on a CPU
-            where sequences are short.
+            where sequences are short; "cudnn" is "sdpa" by NVIDIA's cuDNN, where that can do it.
         shard_blocks: on several processes, shard every block by itself (see `ranks.shard`).
     """
 
@@ -159,11 +160,10 @@ def _train(
         compile_blocks(model)
     if settings.compile == "steps":
         compile_steps(model)
-    if settings.precision == "bf16-stream":  # what comes after the embedding keeps its type
-        model.get_input_embeddings().register_forward_hook(lambda module, given, embedded: embedded.bfloat16())  # type: ignore[operator]
     if settings.attention is not None:
-        model.set_attn_implementation(settings.attention)  # type: ignore[operator]  # a transformers model
-    asked = ranks.Asked(model, objective)
+        model.set_attn_implementation("sdpa" if settings.attention == "cudnn" else settings.attention)  # type: ignore[operator]  # a transformers model
+    bf16 = settings.precision != "fp32"
+    asked = ranks.Asked(model, objective, torch.bfloat16 if bf16 and not settings.shard_blocks else None)
     if ranks.size() > 1:
         ranks.shard(asked, settings.shard_blocks)
     steppers = optimisers(model, settings.optimiser, settings.lr, settings.weight_decay)
@@ -174,7 +174,7 @@ def _train(
         done = checkpoint.load(folder, model, steppers, settings.that_matter())
         if ranks.rank() == 0:
             _forget(folder, done)
-    autocast = torch.autocast(device.type, torch.bfloat16) if settings.precision != "fp32" else nullcontext()
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     watch, lines, began = Watch(), [], time.monotonic()
     source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
     for update in range(done, settings.updates):
@@ -184,9 +184,10 @@ def _train(
         for part in range(settings.accumulate):
             batch = ranks.share(next(source)).to(device)
             ranks.reduce_gradients(asked, part + 1 == settings.accumulate)
-            with autocast:
+            with autocast, _stream(model, settings.precision), _attention(settings.attention):
                 asks, terms = asked(batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
             (asks / settings.accumulate).backward()
+            working.drop(model)
             total += asks.detach() / settings.accumulate
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -238,9 +239,40 @@ def compile_blocks(model: nn.Module) -> None:
         block.compile()
 
 
-def compile_steps(model: Any) -> None:
-    """Compile the verb `think`: what is between two blocks is fused too, and the host has less to do."""
-    model.think = torch.compile(model.think)
+def compile_steps(model: nn.Module) -> None:
+    """Compile whole steps: what is between two blocks is fused too, and the host has less to do.
+
+    Compiled is `step` of every module that has one, from tensors to a tensor.
+
+    Raises:
+        InputError: if there is none.
+    """
+    steps: list[Any] = [module for module in model.modules() if callable(getattr(module, "step", None))]
+    if not steps:
+        raise InputError(f"{type(model).__name__} has no module with a `step` to compile; use compile=True")
+    for module in steps:
+        module.step = torch.compile(module.step)
+
+
+@contextmanager
+def _stream(model: Any, precision: str) -> Iterator[None]:
+    """With "bf16-stream" the embedding says bfloat16, and what comes after it keeps that type."""
+    hook = None
+    if precision == "bf16-stream":
+        hook = model.get_input_embeddings().register_forward_hook(lambda module, given, embedded: embedded.bfloat16())
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+def _attention(name: str | None) -> AbstractContextManager[Any]:
+    """With "cudnn" its kernels come first where torch has a choice."""
+    if name != "cudnn":
+        return nullcontext()
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(order, set_priority=True)
 
 
 class _Listed(torch.utils.data.Dataset):

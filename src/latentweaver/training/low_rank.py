@@ -8,6 +8,8 @@ costs a thousandth of the layer, and the layer stays one product.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,21 +32,27 @@ class LowRankLinear(nn.Linear):
         self.down = nn.Parameter(torch.randn(rank, self.in_features, device=self.weight.device) / self.in_features**0.5)
         self.up = nn.Parameter(torch.zeros(self.out_features, rank, device=self.weight.device))
 
+    working: Tensor | None = None  # what an update uses in place of the sum (`training.working`)
+
+    def matrix(self) -> Float[Tensor, "out width"]:
+        """W + up down."""
+        return self.weight + self.up @ self.down
+
     def forward(self, input: Float[Tensor, "... width"]) -> Float[Tensor, "... out"]:
-        return F.linear(input, self.weight + self.up @ self.down, self.bias)
+        return F.linear(input, self.matrix() if self.working is None else self.working, self.bias)
 
 
-def add_low_rank(model: nn.Module, parts: list[nn.Module], rank: int, seed: int = 0) -> None:
-    """Freeze `model`, and give every linear layer inside `parts` a product of rank `rank` that can be trained.
+def add_low_rank(model: nn.Module, ranks: Mapping[nn.Module, int], seed: int = 0) -> None:
+    """Freeze `model`, and give every linear layer inside the parts that `ranks` names a product of that rank that can be trained.
 
     Raises:
         InputError: a rank below 1.
     """
-    if rank < 1:
-        raise InputError(f"the rank must be at least 1, got {rank}")
+    if wrong := [rank for rank in ranks.values() if rank < 1]:
+        raise InputError(f"the rank must be at least 1, got {wrong[0]}")
     torch.manual_seed(seed)
     model.requires_grad_(False)
-    for part in parts:
+    for part, rank in ranks.items():
         for parent in list(part.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Linear) and not isinstance(child, LowRankLinear):

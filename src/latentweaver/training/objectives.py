@@ -80,10 +80,25 @@ def read_at(model: Any, thought: Thought, places: tuple[Tensor, Tensor]) -> Floa
     return model.read(thought).logits[places]
 
 
+def answered(
+    model: Any, thought: Thought, labels: Int[Tensor, "places"], places: tuple[Tensor, Tensor], compile: bool = False
+) -> tuple[Float[Tensor, "places"], Float[Tensor, "places"]]:
+    """Cross-entropy of each label at its place (row, position), and whether it was the likeliest token.
+
+    With `compile` what follows the last step (coda, head and loss) is one compiled piece, so that the logits of a large vocabulary
+    are never written in float32.
+    """
+    return (_compiled() if compile else _answered)(model, thought, labels, places)
+
+
 def _answered(model: Any, thought: Thought, labels: Tensor, places: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each label, and whether it was the likeliest token."""
     logits = read_at(model, thought, places)
     return F.cross_entropy(logits.float(), labels, reduction="none"), (logits.argmax(-1) == labels).float()
+
+
+@functools.cache
+def _compiled() -> Any:
+    return torch.compile(_answered)
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,7 @@ class LastStep:
     """The labels, read once after n + k steps.
 
     Attributes:
-        compile: compile what follows the last step (coda, head and loss) as one, so that the logits of a large vocabulary are
-            never written in float32.
+        compile: as in `answered`.
     """
 
     compile: bool = False
@@ -104,15 +118,9 @@ class LastStep:
         for _ in range(depth[1]):
             before = thought.state
             thought = model.think(thought)
-        answered = _compiled_answered() if self.compile else _answered
-        losses, right = answered(model, thought, batch.labels[places], places)
+        losses, right = answered(model, thought, batch.labels[places], places, self.compile)
         each = torch.ones_like(losses)
         return Terms(mean(losses, each), {"accuracy": mean(right, each).detach()}, (before.detach(), thought.state.detach()))
-
-
-@functools.cache
-def _compiled_answered() -> Any:
-    return torch.compile(_answered)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from latentweaver.errors import InputError
+from latentweaver.training import working
 
 
 def rank() -> int:
@@ -91,15 +92,21 @@ def share(batch: Any) -> Any:
 
 
 class Asked(nn.Module):
-    """An objective and the model it is about: a forward from a batch to the loss."""
+    """An objective and the model it is about: a forward from a batch to the loss.
 
-    def __init__(self, model: nn.Module, objective: Any) -> None:
+    With a `dtype` matrices are brought into it once for all steps, and stay until `working.drop`.
+    """
+
+    def __init__(self, model: nn.Module, objective: Any, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.dtype = dtype
 
     def forward(self, batch: Any, depth: tuple[int, int], seed: int) -> tuple[Float[Tensor, ""], Any]:
         """The loss, and the `Terms` it is from."""
+        if self.dtype is not None:
+            working.make(self.model, self.dtype)
         terms = self.objective(self.model, batch, depth, seed)
         return terms.loss, terms
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from latentweaver.training.objectives import IGNORED, Terms, mean, token_losses
+from latentweaver.training.objectives import IGNORED, Terms, answered, mean
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,18 @@ class Solvable:
     Attributes:
         solvable_only: ask for a label only once there were as many steps as it is deep.
         answer_weight: weight of a label of the answer relative to one of a hint.
+        compile: as in `answered`.
     """
 
     solvable_only: bool = True
     answer_weight: float = 4.0
+    compile: bool = False
 
     def __call__(self, model: Any, batch: Any, depth: tuple[int, int], seed: int) -> Terms:
+        asked = batch.labels != IGNORED
+        if self.solvable_only:
+            asked = asked & (batch.depth <= sum(depth))
+        places = asked.nonzero(as_tuple=True)  # waits for the device, which has nothing to do yet
         thought = model.begin(batch.input_ids, generator=seed)
         with torch.no_grad():
             for _ in range(depth[0]):
@@ -34,11 +40,7 @@ class Solvable:
         for _ in range(depth[1]):
             before = thought.state
             thought = model.think(thought)
-        asked = batch.labels != IGNORED
-        if self.solvable_only:
-            asked = asked & (batch.depth <= sum(depth))
-        logits, labels = model.read(thought, rows=asked).logits, batch.labels[asked]
-        weight = torch.where(batch.is_answer[asked], self.answer_weight, 1.0)
-        right = (logits.argmax(-1) == labels).float()
+        losses, right = answered(model, thought, batch.labels[places], places, self.compile)
+        weight = torch.where(batch.is_answer[places], self.answer_weight, 1.0)
         report = {"accuracy": mean(right, torch.ones_like(right)).detach(), "asked": asked.float().mean()}
-        return Terms(mean(token_losses(logits[None], labels[None])[0], weight), report, (before.detach(), thought.state.detach()))
+        return Terms(mean(losses, weight), report, (before.detach(), thought.state.detach()))

@@ -31,8 +31,11 @@ class Dependent(Worded):
         """Write a statement that gives a name a value of its own."""
 
     @abstractmethod
-    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None) -> Known:
-        """Write a statement that gives a name a value that depends on `first`, and on `second` if the task wants one."""
+    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None, needed: bool) -> Known:
+        """Write a statement that gives a name a value that depends on `first`, and on `second` if the task wants one.
+
+        Where `first` is `needed`, the value must not be known before that of `first` is.
+        """
 
     @abstractmethod
     def question(self, name: str) -> str:
@@ -55,7 +58,7 @@ class Dependent(Worded):
                 new = self.give(rng, text, name)
             else:
                 second = known[int(rng.random() * len(known))] if known else first
-                new = self.derive(rng, text, name, first, second if second is not first and second.depth <= limit else None)
+                new = self.derive(rng, text, name, first, second if second is not first and second.depth <= limit else None, matters)
             if not (matters and self.apart):
                 known.append(new)
             last = new if matters else last
@@ -68,6 +71,11 @@ class Dependent(Worded):
 def mention(text: Text, before: str, known: Known) -> None:
     """Write a name that was given before; after it, its value can be known by looking it up."""
     text.say(f"{before} {known.name}", known.value, known.depth + 1)
+
+
+def truth(value: bool) -> str:
+    """The word for a truth value."""
+    return "true" if value else "false"
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Sums(Dependent):
         text.say(".", value, 0)
         return Known(name, value, 0)
 
-    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None) -> Known:
+    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None, needed: bool) -> Known:
         mention(text, f" {name} is", first)
         if second is not None and rng.random() < 0.4:
             mention(text, " plus", second)
@@ -124,7 +132,7 @@ class Homes(Dependent):
         text.say(".", value, 0)
         return Known(name, value, 0)
 
-    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None) -> Known:
+    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None, needed: bool) -> Known:
         mention(text, f" {name} lives with", first)
         text.say(".", first.value, first.depth + 1)
         return Known(name, first.value, first.depth + 1)
@@ -150,19 +158,29 @@ class Logic(Dependent):
         text.say(".", value, 0)
         return Known(name, value, 0)
 
-    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None) -> Known:
-        """The second operand is one that does not settle the matter alone, so that the first one is needed."""
-        value, depth = first.value == "true", first.depth + 1
+    def derive(self, rng: random.Random, text: Text, name: str, first: Known, second: Known | None, needed: bool) -> Known:
+        """Either operand may settle "and" (by being false) or "or" (by being true); beside a `needed` one the other does not."""
         negated = second is None or rng.random() < 0.4
-        mention(text, f" {name} is not" if negated else f" {name} is", first)
-        value = value != negated
+        operands = [first._replace(value=truth((first.value == "true") != negated))]
+        joined = ""
         if second is not None:
-            text.say(" and" if second.value == "true" else " or")
-            mention(text, "", second)
-            depth = max(depth, second.depth + 1)
-        word = "true" if value else "false"
-        text.say(".", word, depth)
-        return Known(name, word, depth)
+            joined = rng.choice(("and", "or")) if not needed else "and" if second.value == "true" else "or"
+            operands.append(second)
+        told = [(first, " not" if negated else ""), (second, "")]
+        if second is not None and rng.random() < 0.5:
+            told.reverse()
+        text.say(f" {name} is")
+        for at, (operand, sign) in enumerate(told):
+            if operand is not None:
+                mention(text, f" {joined}{sign}" if at else sign, operand)
+        settling = [operand for operand in operands if operand.value == truth(joined == "or")] if joined else operands
+        known = Known(
+            name,
+            (settling or operands)[0].value,
+            1 + (min if settling else max)(operand.depth for operand in settling or operands),
+        )
+        text.say(".", known.value, known.depth)
+        return known
 
     def question(self, name: str) -> str:
         return f"What is {name}?"
