@@ -16,9 +16,8 @@ from latentweaver.errors import InputError
 from latentweaver.tasks.batches import Batch
 from latentweaver.training import checkpoint, ranks
 
-# The first state is zeros: noise is a hash of the bits of an embedding, which the order of a sum over ranks may change.
 SETTINGS = dict(  # noqa: C408
-    initial_state="zeros", width=16, inner=32, heads=2, statements=4, depth=2, high_steps=3, backprop=2, batch_size=4, warm_updates=2,
+    width=16, inner=32, heads=2, statements=4, depth=2, high_steps=3, backprop=2, batch_size=4, warm_updates=2,
     rise_updates=4, updates=9, checkpoint_every=3, accumulate=2, evaluate_every=9, evaluate_problems=4, log_every=1, device="cpu",
 )  # fmt: skip
 

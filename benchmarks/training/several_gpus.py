@@ -16,7 +16,6 @@ from latentweaver import recipes
 FIELDS = {
     "updates": 60, "checkpoint_every": 20, "log_every": 1, "evaluate_every": 60, "evaluate_problems": 16, "warm_updates": 10,
     "rise_updates": 20,
-    "initial_state": "zeros",  # noise is a hash of the bits of an embedding, which the order of a sum over ranks may change
 }  # fmt: skip
 
 

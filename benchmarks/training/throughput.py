@@ -12,6 +12,7 @@ import argparse
 import fcntl
 import gc
 import json
+import math
 import os
 import platform
 import tempfile
@@ -30,6 +31,9 @@ from latentweaver.training import ranks
 from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, train
 from latentweaver.training.objectives import IGNORED, LastStep
+
+EVERY = 4
+"""Updates to a line of the log, which measures the states and so takes time."""
 
 PEAK = {"H100": 989.4e12, "H200": 989.4e12}
 """Dense bfloat16 products a second of the SXM cards (NVIDIA's data sheets, without sparsity)."""
@@ -57,7 +61,6 @@ class Case:
 
 BLOCKS = (("precision", "bf16"), ("compile", True))
 STEPS = (("precision", "bf16-stream"), ("compile", "steps"))
-CUDNN = (*STEPS, ("attention", "cudnn"))
 VARIANTS = {
     "plain": Case(settings=(("precision", "bf16"), ("compile", False))),
     "compiled blocks": Case(settings=BLOCKS),
@@ -66,12 +69,9 @@ VARIANTS = {
     "compiled blocks, 1 label in 8": Case(labelled=0.125, settings=BLOCKS),
     "compiled steps in float32 stream, 1 label in 8": Case(labelled=0.125, settings=(("precision", "bf16"), ("compile", "steps"))),
     "compiled steps, 1 label in 8": Case(labelled=0.125),
-    "compiled steps, cuDNN, 1 label in 8": Case(labelled=0.125, settings=CUDNN),
-    "compiled steps, cuDNN, 1 label in 8, 128 tokens": Case(rows=256, length=128, labelled=0.125, settings=CUDNN),
-    "compiled steps, cuDNN": Case(settings=CUDNN),
     "compiled steps, 1 label in 8, 128 tokens": Case(rows=256, length=128, labelled=0.125),
     "compiled steps, 1 label in 8, 11-8-11": Case(layers=(11, 8, 11), labelled=0.125),
-    "compiled steps, cuDNN, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128, settings=CUDNN),
+    "compiled steps, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128),
     "compiled blocks, 1 label in 8, twice the rows": Case(labelled=0.125, rows=128, settings=BLOCKS),
 }
 
@@ -150,34 +150,36 @@ class Turn:
 def measure(
     case: Case, warm: int, timed: int, width: int, vocabulary: int, turn: Turn | None = None, profile: Path | None = None
 ) -> dict[str, Any]:
-    """A run of `warm` updates, two more, and `timed` ones; with `profile` one more under torch's profiler, its kernels written there."""
+    """A run of `warm` updates, as many as EVERY to fill the card's memory again after a wait, and `timed` ones; with `profile` EVERY
+    more under torch's profiler, their kernels written there."""
     turn = turn or Turn(None, 1)
     torch._dynamo.reset()
     model = model_of(case, width, vocabulary)
-    again = 2  # updates after a wait, which has emptied the card's memory
+    warm, timed = (EVERY * math.ceil(number / EVERY) for number in (warm, timed))
+    start, stop = warm + EVERY, warm + EVERY + timed
     settings = Settings(
-        updates=warm + again + timed + (profile is not None),
-        log_every=1,
+        updates=stop + (EVERY if profile is not None else 0),
+        log_every=EVERY,
         checkpoint_every=10**6,
         evaluate_every=10**6,
         lr=1e-4,
         **dict(case.settings),
     )
-    stamps: list[float] = []
+    stamps: dict[int, float] = {}
     losses: list[float] = []
     profiler = torch.profiler.profile()
 
     def report(line: dict[str, Any]) -> None:
         if line["update"] == warm:
             turn.take()
-        stamps.append(time.perf_counter())
+        stamps[line["update"]] = time.perf_counter()
         losses.append(line["loss"])
-        if line["update"] == warm + again + timed:
+        if line["update"] == stop:
             if profile is not None:
                 profiler.start()
             else:
                 turn.give()
-        elif line["update"] > warm + again + timed:
+        elif line["update"] > stop:
             profiler.stop()  # waits for the device
             turn.give()
 
@@ -193,7 +195,7 @@ def measure(
         )
     if ranks.rank() > 0:
         return {}
-    seconds = (stamps[warm + again + timed - 1] - stamps[warm + again - 1]) / timed
+    seconds = (stamps[stop] - stamps[start]) / timed
     if profile is not None:
         profile.write_text(kernels_of(profiler))
     tokens = case.rows * case.length
@@ -222,8 +224,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--variants", default=";".join(VARIANTS))
-    parser.add_argument("--warm", type=int, default=5)
-    parser.add_argument("--timed", type=int, default=15)
+    parser.add_argument("--warm", type=int, default=4)
+    parser.add_argument("--timed", type=int, default=16)
     parser.add_argument("--meet", type=Path, help="a folder where several runs meet, to compile together and be timed alone")
     parser.add_argument("--number", type=int, default=1, help="how many meet")
     parser.add_argument("--profile", type=Path, help="where to write the kernels of one more update")

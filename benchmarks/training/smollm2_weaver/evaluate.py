@@ -1,7 +1,7 @@
 """What a model says to problems in words: the answer at once at every number of steps (`direct.json`), and after writing the way down
 (`written.json`).
 
-python benchmarks/training/smollm2_weaver/evaluate.py MODEL OUT [--problems N] [--seed 101] ...
+python benchmarks/training/smollm2_weaver/evaluate.py MODEL OUT [--problems N] [--evaluation-seed 101] [--tasks sums,homes] [--twin] ...
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     """The options of an evaluation."""
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--written-problems", type=int, default=64)
-    parser.add_argument("--difficulties", default="1,2,4,6,8,12,16,24,32")
-    parser.add_argument("--steps", default="1,2,3,4,6,8,12,16,20,24,32,48")
+    parser.add_argument("--difficulties", default="1,2,4,8,12,16,24,32")
+    parser.add_argument("--steps", default="1,2,4,8,12,16,20,24,32,48,80,128")
     parser.add_argument("--written-tokens", type=int, default=160, help="a longer reply counts as wrong")
     parser.add_argument("--written-steps", default="1,2,4,8")
     parser.add_argument("--written-difficulties", default="4,8,16")
@@ -67,8 +67,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--tasks", default=",".join(WORDED))
+    parser.add_argument("--twin", action="store_true", help="a control that does not loop: one step")
     options_of(parser)
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
     options.out.mkdir(parents=True, exist_ok=True)
-    evaluate(load(options.model, dtype="float32"), load_tokenizer(options.model), tuple(WORDED), options.out, options)
+    tasks = tuple(options.tasks.split(","))
+    evaluate(load(options.model, dtype="float32"), load_tokenizer(options.model), tasks, options.out, options, not options.twin)

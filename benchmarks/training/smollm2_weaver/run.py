@@ -38,13 +38,18 @@ class OutOfTime(Exception):
     """The run is stopped where it is, so that what it has learned is not lost."""
 
 
-def flops_per_token(config: Any, steps: float, with_gradient: float, length: float, labelled: float) -> float:
-    """Multiplications and additions that a token costs in an update: products of matrices, attention over the causal half."""
+def flops_per_token(recipe: SmolLM2Weaver, config: Any, steps: float, with_gradient: float, length: float) -> float:
+    """Multiplications and additions that a token costs in an update: products of matrices, attention over the causal half.
+
+    Forward once, and backward once for what comes before and once for the weights, if they are trained.
+    """
     width, queries, keys = config.hidden_size, config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     block = 2 * width * (2 * queries + 2 * keys + 3 * config.intermediate_size) + 2 * queries * length
     step = config.core_layers * block + 4 * width * width
-    once = (config.prelude_layers + config.coda_layers) * block + labelled * 2 * width * config.vocab_size
-    return (steps - with_gradient) * step + 3 * (with_gradient * step + once)
+    prelude = config.prelude_layers * block * (3 if recipe.prelude_rank else 1)
+    coda = config.coda_layers * block * (3 if recipe.coda_rank else 2)
+    head = 2 * LABELLED * 2 * width * config.vocab_size  # frozen
+    return (steps - with_gradient) * step + 3 * with_gradient * step + prelude + coda + head
 
 
 def seconds_of_update(recipe: SmolLM2Weaver, model: Any, tokenizer: Any, depths: list[tuple[int, int]], timed: int) -> list[float]:
@@ -111,7 +116,7 @@ if __name__ == "__main__":
     elif options.flops_of:
         length = sum(recipe.lengths) / len(recipe.lengths)
         steps, k = recipe.high_steps, recipe.backprop  # of the control, both 1
-        each = flops_per_token(model.config, steps, k, length, LABELLED) * recipe.tokens
+        each = flops_per_token(recipe, model.config, steps, k, length) * recipe.tokens
         options.updates = round(json.loads(options.flops_of.read_text())["flops"] / each)
     if not options.updates:
         fresh = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -152,7 +157,7 @@ if __name__ == "__main__":
     sampler, length = recipe.depths(), sum(recipe.lengths) / len(recipe.lengths)
     drawn = [sampler(update) for update in range(made[0])]
     tokens = sum(recipe.tokens // length * length for length in recipe.lengths) / len(recipe.lengths)
-    flops = sum(flops_per_token(config, n + k, k, length, LABELLED) for n, k in drawn) * tokens
+    flops = sum(flops_per_token(recipe, config, n + k, k, length) for n, k in drawn) * tokens
     about = {
         "recipe": asdict(recipe), "updates_made": made[0], "tokens": tokens * made[0], "flops": flops, "seconds": seconds,
         "tokens_per_second": tokens * made[0] / seconds, "mean_steps": sum(map(sum, drawn)) / max(len(drawn), 1), "measured": measured,

@@ -99,18 +99,18 @@ class RotaryTable(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention (arXiv 2305.13245) with rotary positions and an optional cache.
+    """Grouped-query attention (arXiv 2305.13245), causal unless the config says otherwise, with rotary positions and an optional cache.
 
     The cache is addressed by *slot*: a block that runs once a token has one slot, a core block has one for each step.
     """
 
-    is_causal = True
     joins = ("q_proj", "k_proj", "v_proj")
     joined: tuple[Tensor, Tensor | None] | None = None  # their matrices side by side, in an update of training (`training.working`)
 
     def __init__(self, config: RecurrentDepthConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_causal = config.causal  # where there is no mask, as transformers' attention functions understand it
         self.head_dim = config.head_dim
         self.rope_layout = config.rope_layout
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads

@@ -34,6 +34,8 @@ class RecurrentDepthConfig(PreTrainedConfig):
         injection: how the embedded input enters each step: "linear", "scaled", "add", "diagonal" or "none" (see `cores`).
         initial_state: the state before the first step: "noise" (truncated normal), "zeros" or "input" (the prelude's output).
         initial_state_std: standard deviation of the noise, before it is cut at three of them.
+        causal: whether a position sees only itself and what is before it. False is for pictures, which are read as a whole and
+            answered in place: every position sees every other, and nothing can be written after them.
         block: where a block's norms sit: "pre", "peri" or "sandwich" (see `blocks`).
         norm_in_loop: whether the final norm ends every step, and is then part of it (Ouro), rather than of the readout.
         norm_before_coda: whether the final norm is applied before the coda as well as after it (Huginn).
@@ -73,6 +75,7 @@ class RecurrentDepthConfig(PreTrainedConfig):
         injection: str = "linear",
         initial_state: str = "noise",
         initial_state_std: float = 0.4**0.5,
+        causal: bool = True,
         block: str = "sandwich",
         norm_in_loop: bool = False,
         norm_before_coda: bool = True,
@@ -106,6 +109,7 @@ class RecurrentDepthConfig(PreTrainedConfig):
         self.injection = injection
         self.initial_state = initial_state
         self.initial_state_std = initial_state_std
+        self.causal = causal
         self.block = block
         self.norm_in_loop = norm_in_loop
         self.norm_before_coda = norm_before_coda

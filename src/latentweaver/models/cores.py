@@ -134,15 +134,20 @@ def noise_like(
     std: float,
     seed: int | Int[Tensor, "batch"],
     copies: Int[Tensor, "batch"] | None = None,
+    tokens: Int[Tensor, "batch sequence"] | None = None,
 ) -> Float[Tensor, "batch sequence width"]:
     """Normal noise, cut at three standard deviations, that depends on the request and not on its neighbours.
 
     Every number is a hash of (seed, position, the position's own embedding, copy, channel), turned into a normal one by the
     inverse of its distribution: a counter-based generator (Salmon et al. 2011), not a stream. So the noise of a token is
     the same alone or in a batch, padded on either side, with a cache or without, on a CPU or a GPU; and a restored
-    Thought needs no generator state. Rows may have a seed each. `copies` (see `copies_of`) keeps equal rows apart.
+    Thought needs no generator state. Rows may have a seed each. `copies` (see `copies_of`) keeps equal rows apart. `tokens` stand for
+    their embeddings in training, where these change by what the order of a sum over devices rounds away.
     """
-    key = _mix(token_hash(embedding) + _mix(positions.long() + _mix(torch.as_tensor(seed, device=embedding.device).view(-1, 1))))
+    key = _mix(
+        token_hash(embedding if tokens is None else tokens)
+        + _mix(positions.long() + _mix(torch.as_tensor(seed, device=embedding.device).view(-1, 1)))
+    )
     key = _mix(key + (0 if copies is None else copies[:, None]))
     channel = torch.arange(embedding.shape[-1], device=embedding.device)
     number = _mix(key[..., None] + channel * -7046029254386353131)
@@ -153,7 +158,9 @@ def noise_like(
 
 
 def copies_of(
-    embedding: Float[Tensor, "batch sequence width"], positions: Int[Tensor, "batch sequence"], mask: Tensor | None
+    embedding: Float[Tensor, "batch sequence width"] | Int[Tensor, "batch sequence"],
+    positions: Int[Tensor, "batch sequence"],
+    mask: Tensor | None,
 ) -> Int[Tensor, "batch"]:
     """For each row the number of earlier rows with the same content: 0 for a prompt of its own, 0 to 7 for eight copies."""
     content = _mix(token_hash(embedding) + positions.long())
@@ -163,8 +170,10 @@ def copies_of(
     return (content[:, None] == content).tril(-1).sum(-1)
 
 
-def token_hash(embedding: Float[Tensor, "batch sequence width"]) -> Int[Tensor, "batch sequence"]:
-    """A number for each token, from the bits of the first channels of its embedding."""
+def token_hash(embedding: Float[Tensor, "batch sequence width"] | Int[Tensor, "batch sequence"]) -> Int[Tensor, "batch sequence"]:
+    """A number for each token, from the bits of the first channels of its embedding; or from its own number."""
+    if not embedding.is_floating_point():
+        return _mix(embedding.long())
     bits = embedding[..., :8].float().contiguous().view(torch.int32).long()
     place = torch.arange(bits.shape[-1], device=embedding.device)
     return _mix(bits * (2 * place + 3)).sum(-1)

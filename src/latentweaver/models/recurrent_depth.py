@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from latentweaver.errors import InputError
@@ -148,15 +148,20 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             raise InputError(f"the input is {past + sequence} tokens long, the model's context is {limit} (max_position_embeddings)")
         # transformers takes position_ids that start anew within a row for packed sequences, and keeps them apart
         packed = position_ids if attention_mask is None and past == 0 and batch == 1 else None
-        # a Pass knows whose keys each row may see
-        mask = None if isinstance(cache, Pass) else create_causal_mask(self.config, inputs_embeds, attention_mask, cache, packed)
+        if not self.config.causal:
+            if past or isinstance(cache, Pass):
+                raise InputError("this model reads a picture as a whole (causal is False in its configuration); it cannot go on writing")
+            mask = create_bidirectional_mask(self.config, inputs_embeds, attention_mask)
+        else:  # a Pass knows whose keys each row may see
+            mask = None if isinstance(cache, Pass) else create_causal_mask(self.config, inputs_embeds, attention_mask, cache, packed)
         if isinstance(cache, LoopCache):
             cache.extend(sequence, batch)
         rotary = self.rotary(position_ids, inputs_embeds.dtype)
         x = inputs_embeds * self.config.embedding_scale if self.config.embedding_scale != 1 else inputs_embeds
         for slot, block in enumerate(self.prelude):
             x = block(x, rotary, mask, cache, slot, **attention)
-        state = self._initial_state(initial_state, x, inputs_embeds, position_ids, generator, attention_mask, cache)
+        tokens = input_ids if self.training else None  # see `noise_like`
+        state = self._initial_state(initial_state, x, inputs_embeds, position_ids, generator, attention_mask, cache, tokens)
         anchor = {"input": x, "cos": rotary[0], "sin": rotary[1], "mask": mask, "attention": attention}
         return Thought.start(state, anchor=anchor, cache=cache)
 
@@ -184,7 +189,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         anchor: Float[Tensor, "batch sequence width"],
         rotary: tuple[Tensor, Tensor],
         mask: Any,
-        cache: Cache | None,
+        cache: Any,
         number: int,
         attention: Mapping[str, Any],
     ) -> Float[Tensor, "batch sequence width"]:
@@ -304,6 +309,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         generator: torch.Generator | int | None,
         mask: Tensor | None,
         cache: Cache | None,
+        tokens: Int[Tensor, "batch sequence"] | None,
     ) -> Float[Tensor, "batch sequence width"]:
         wanted = self.config.initial_state if wanted is None else wanted
         if isinstance(wanted, Tensor):
@@ -319,10 +325,10 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             copies = None
             if embedding.shape[0] > 1:
                 copies = getattr(cache, "copies", None)  # what the rows were when their prompts were read
-                copies = copies_of(embedding, positions, mask) if copies is None else copies
+                copies = copies_of(embedding if tokens is None else tokens, positions, mask) if copies is None else copies
                 if isinstance(cache, LoopCache):
                     cache.copies = copies
-            return noise_like(embedding, positions, self.config.initial_state_std, seed_of(generator), copies)
+            return noise_like(embedding, positions, self.config.initial_state_std, seed_of(generator), copies, tokens)
         raise InputError(f"initial_state must be 'noise', 'zeros', 'input' or a tensor, got {wanted!r}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from latentweaver.errors import InputError
 from latentweaver.recipes.chains import AnswersOnly, Chains, NoLoop, NoLoopDeep
+from latentweaver.recipes.mazes import Mazes, MazesNoLoop, MazesNoLoopDeep
 from latentweaver.recipes.methods import METHODS, MethodName
 from latentweaver.recipes.prontoqa import ProntoQA
 from latentweaver.recipes.prosqa import ProsQA
@@ -25,6 +26,9 @@ RECIPES: dict[str, type] = {
     "chains-answers-only": AnswersOnly,
     "chains-no-loop": NoLoop,
     "chains-no-loop-deep": NoLoopDeep,
+    "mazes": Mazes,
+    "mazes-no-loop": MazesNoLoop,
+    "mazes-no-loop-deep": MazesNoLoopDeep,
     "smollm2-weaver": SmolLM2Weaver,
     "smollm2-weaver-no-loop": SmolLM2NoLoop,
     "superposition": Superposition,
@@ -41,6 +45,9 @@ __all__ = [
     "RECIPES",
     "AnswersOnly",
     "Chains",
+    "Mazes",
+    "MazesNoLoop",
+    "MazesNoLoopDeep",
     "NoLoop",
     "NoLoopDeep",
     "ProntoQA",

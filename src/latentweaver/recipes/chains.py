@@ -91,7 +91,7 @@ class Chains:
     log_every: int = 20
 
     @property
-    def task(self) -> tasks.Chains:
+    def task(self) -> tasks.Task:
         """The task, with as many statements as the recipe wants."""
         return tasks.Chains(statements=self.statements)
 
@@ -116,6 +116,7 @@ class Chains:
                 num_steps=self.high_steps,
                 injection=self.injection,
                 initial_state=self.initial_state,
+                causal=not self.task.in_place,
                 max_position_embeddings=512,
                 pad_token_id=characters.pad,
                 eos_token_id=characters.end,
@@ -137,7 +138,15 @@ class Chains:
                 field="high",
                 hold=self.warm_updates,
             ),
-            Stream(self.task, (1, self.depth), self.batch_size, seed=self.seed, hints=self.hints, grow=self.grow),
+            Stream(
+                self.task,
+                (1, self.depth),
+                self.batch_size,
+                seed=self.seed,
+                hints=self.hints,
+                multiple=1 if self.task.in_place else 32,  # pictures are of one size, and padding would be part of them
+                grow=self.grow,
+            ),
             Settings.of(self),
             folder,
             resume,

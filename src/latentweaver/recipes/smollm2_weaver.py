@@ -58,25 +58,25 @@ class SmolLM2Weaver:
     hints: bool = True
     solvable_only: bool = True
     answer_weight: float = 4.0
-    rank: int = 32
-    prelude_rank: int = 32
-    coda_rank: int = 32
+    rank: int = 128
+    prelude_rank: int = 16
+    coda_rank: int = 0
     injection: Literal["scaled", "linear"] = "scaled"
     memory: float = 0.5
     low_steps: int = 1
     high_steps: int = 20
     backprop: int = 4
     warm_steps: int = 3
-    warm: float = 0.15
-    rise: float = 0.35
+    warm: float = 0.3
+    rise: float = 0.3
     updates: int = 1838
-    lr: float = 1.5e-3
+    lr: float = 1e-3
     weight_decay: float = 0.0
     optimiser: Literal["adamw", "muon"] = "adamw"
     warmup: int = 50
-    cooldown: float = 0.5
+    cooldown: float = 0.4
     seed: int = 0
-    precision: Literal["bf16", "bf16-stream", "fp32"] = "bf16"
+    precision: Literal["bf16", "bf16-stream", "fp32"] = "bf16-stream"
     compile: bool | Literal["steps"] = False
     attention: str | None = None
     workers: int = 0
@@ -188,9 +188,11 @@ class SmolLM2Weaver:
 
 @dataclass(frozen=True)
 class SmolLM2NoLoop(SmolLM2Weaver):
-    """The control of `SmolLM2Weaver`: the same layers, products, data and optimiser, each layer applied once. There is no later
-    step in which a value could be found, so every value is asked for at once."""
+    """The control of `SmolLM2Weaver`: the same base, data and optimiser, each layer applied once. There is no later step in which a
+    value could be found, so every value is asked for at once, and every layer has a product, so that all of them can help."""
 
+    prelude_rank: int = 32
+    coda_rank: int = 32
     low_steps: int = 1
     high_steps: int = 1
     backprop: int = 1

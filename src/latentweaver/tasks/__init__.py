@@ -14,18 +14,20 @@ from functools import partial
 
 from latentweaver.errors import InputError
 from latentweaver.tasks.chains import Chains
+from latentweaver.tasks.flood import Flood
 from latentweaver.tasks.maze import Maze
 from latentweaver.tasks.multiplication import Multiplication
 from latentweaver.tasks.problem import Hint, Problem, Split, Task, draw, split_of
 from latentweaver.tasks.sudoku import Sudoku
 from latentweaver.tasks.worded import WORDED, Worded
 
-TASKS: dict[str, Callable[..., Task]] = {"chains": Chains, "maze": Maze, "multiplication": Multiplication, "sudoku": Sudoku}
+TASKS: dict[str, Callable[..., Task]] = {"chains": Chains, "flood": Flood, "maze": Maze, "multiplication": Multiplication, "sudoku": Sudoku}
 
 __all__ = [
     "TASKS",
     "WORDED",
     "Chains",
+    "Flood",
     "Hint",
     "Maze",
     "Multiplication",

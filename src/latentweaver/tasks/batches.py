@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentweaver.errors import InputError
 from latentweaver.tasks.characters import Characters
-from latentweaver.tasks.problem import Problem, Split, Task, draw
+from latentweaver.tasks.problem import Hint, Problem, Split, Task, draw
 
 IGNORED = -100
 """The label of a token after which nothing in particular should be said."""
@@ -50,21 +50,28 @@ class Batch:
 
 def collate(problems: list[Problem], characters: Characters, hints: bool = True, multiple: int = 1) -> Batch:
     """Problems as one batch; the length is rounded up to a multiple. Without `hints` only answers are labelled."""
-    longest = max(len(problem.prompt) + len(problem.answer) for problem in problems)
-    shape = (len(problems), -(-longest // multiple) * multiple)
+    texts = [problem.prompt if problem.marks else problem.prompt + problem.answer for problem in problems]
+    shape = (len(problems), -(-max(map(len, texts)) // multiple) * multiple)
     input_ids = torch.full(shape, characters.pad)
     labels = torch.full(shape, IGNORED)
     depth = torch.zeros(shape, dtype=torch.long)
     is_answer = torch.zeros(shape, dtype=torch.bool)
-    for row, problem in enumerate(problems):
-        ids = characters.encode(problem.prompt + problem.answer)
-        start = len(problem.prompt) - 1
+
+    def put(row: int, said: tuple[Hint, ...]) -> None:
+        places, values, depths = zip(*said, strict=True)
+        labels[row, list(places)] = torch.tensor([characters.ids[value] for value in values])
+        depth[row, list(places)] = torch.tensor(depths)
+
+    for row, (problem, text) in enumerate(zip(problems, texts, strict=True)):
+        ids = characters.encode(text)
         input_ids[row, : len(ids)] = torch.tensor(ids)
         if hints and problem.hints:
-            places, values, depths = zip(*problem.hints, strict=True)
-            places = torch.tensor(places)
-            labels[row, places] = torch.tensor([characters.ids[value] for value in values])
-            depth[row, places] = torch.tensor(depths)
+            put(row, problem.hints)
+        if problem.marks:
+            put(row, problem.marks)
+            is_answer[row, [mark.place for mark in problem.marks]] = True
+            continue
+        start = len(problem.prompt) - 1
         labels[row, start : len(ids)] = torch.tensor([*ids[start + 1 :], characters.end])
         depth[row, start : len(ids) - 1] = problem.difficulty + 1  # the answer looks the value up once more
         is_answer[row, start : len(ids)] = True

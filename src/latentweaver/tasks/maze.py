@@ -33,9 +33,9 @@ class Maze(Task):
     def draw(self, rng: random.Random, difficulty: int, size: float) -> Problem:
         side = max(4, math.ceil(math.sqrt(2 * (difficulty + 1)))) + round(4 * size)
         while True:
-            tree = _spanning_tree(rng, side)
+            tree = wilson_tree(rng, side)
             start = (rng.randrange(side), rng.randrange(side))
-            routes = _routes(tree, start)
+            routes = ways_from(tree, start)
             goals = [cell for cell, route in routes.items() if len(route) == difficulty]
             if goals:
                 goal = rng.choice(goals)
@@ -62,7 +62,7 @@ def _find(rows: list[str], mark: str) -> Cell:
     raise InputError(f"the maze has no {mark!r}")
 
 
-def _spanning_tree(rng: random.Random, side: int) -> dict[Cell, set[str]]:
+def wilson_tree(rng: random.Random, side: int) -> dict[Cell, set[str]]:
     """The open directions of every cell: a uniform spanning tree, by loop-erased random walks (Wilson 1996)."""
     cells = [(row, column) for row in range(side) for column in range(side)]
     open_: dict[Cell, set[str]] = {cell: set() for cell in cells}
@@ -88,7 +88,7 @@ def _step(cell: Cell, way: str) -> Cell:
     return cell[0] + MOVES[way][0], cell[1] + MOVES[way][1]
 
 
-def _routes(open_: dict[Cell, set[str]], start: Cell) -> dict[Cell, str]:
+def ways_from(open_: dict[Cell, set[str]], start: Cell) -> dict[Cell, str]:
     """The moves from `start` to every cell."""
     routes, waiting = {start: ""}, [start]
     for cell in waiting:

@@ -37,12 +37,14 @@ class Problem:
         answer: a right answer.
         difficulty: how many steps in a row the answer needs.
         hints: what can be known along the way, for dense supervision. Never shown to the model.
+        marks: what must be said at places of the prompt, by a task that is answered `in_place`; its answer is those values in a row.
     """
 
     prompt: str
     answer: str
     difficulty: int
     hints: tuple[Hint, ...] = ()
+    marks: tuple[Hint, ...] = ()
 
 
 class Task(ABC):
@@ -52,11 +54,13 @@ class Task(ABC):
         name: what the command line calls it.
         characters: every character that prompts and answers are made of, each a token of its own.
         difficulties: the lowest and the highest difficulty it can draw.
+        in_place: whether it is a picture, seen as a whole and answered at its own places, rather than a text with an answer after it.
     """
 
     name: str
     characters: str
     difficulties: tuple[int, int]
+    in_place: bool = False
 
     @abstractmethod
     def draw(self, rng: random.Random, difficulty: int, size: float) -> Problem:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from latentweaver.errors import InputError, LatentweaverError
 from latentweaver.training import checkpoint, ranks, working
@@ -56,7 +55,7 @@ class Settings:
         evaluate_every: updates between evaluations, if there are any.
         device: where to train; None for the first GPU, else the CPU. Under `torchrun` every process has a GPU of its own.
         attention: the attention function by transformers' name for it; None for the model's own. "eager" is the fastest on a CPU
-            where sequences are short; "cudnn" is "sdpa" by NVIDIA's cuDNN, where that can do it.
+            where sequences are short.
         shard_blocks: on several processes, shard every block by itself (see `ranks.shard`).
     """
 
@@ -161,7 +160,7 @@ def _train(
     if settings.compile == "steps":
         compile_steps(model)
     if settings.attention is not None:
-        model.set_attn_implementation("sdpa" if settings.attention == "cudnn" else settings.attention)  # type: ignore[operator]  # a transformers model
+        model.set_attn_implementation(settings.attention)  # type: ignore[operator]  # a transformers model
     bf16 = settings.precision != "fp32"
     asked = ranks.Asked(model, objective, torch.bfloat16 if bf16 and not settings.shard_blocks else None)
     if ranks.size() > 1:
@@ -184,7 +183,7 @@ def _train(
         for part in range(settings.accumulate):
             batch = ranks.share(next(source)).to(device)
             ranks.reduce_gradients(asked, part + 1 == settings.accumulate)
-            with autocast, _stream(model, settings.precision), _attention(settings.attention):
+            with autocast, _stream(model, settings.precision):
                 asks, terms = asked(batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
             (asks / settings.accumulate).backward()
             working.drop(model)
@@ -265,14 +264,6 @@ def _stream(model: Any, precision: str) -> Iterator[None]:
     finally:
         if hook is not None:
             hook.remove()
-
-
-def _attention(name: str | None) -> AbstractContextManager[Any]:
-    """With "cudnn" its kernels come first where torch has a choice."""
-    if name != "cudnn":
-        return nullcontext()
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(order, set_priority=True)
 
 
 class _Listed(torch.utils.data.Dataset):

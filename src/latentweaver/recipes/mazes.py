@@ -1,0 +1,79 @@
+"""`weaver-mazes`: a small reasoner that floods a maze from its goal, one move a step, trained from nothing.
+
+The recipe of `weaver-chains` on a picture: every place says which way leads to the goal, after every step, and is asked only once
+there were as many steps as it is far. So each update is a one-hop problem at all distances at once: look at the places next door,
+and if one of them knows its way, point to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from latentweaver import tasks
+from latentweaver.evaluate import accuracy_against_steps
+from latentweaver.recipes.chains import Chains
+
+
+@dataclass(frozen=True)
+class Mazes(Chains):
+    """The recipe of `weaver-mazes`; for the fields that are not here see `Chains`.
+
+    Attributes:
+        side: places in a row of a maze, and rows.
+        depth: the farthest place from the goal that is asked in training.
+    """
+
+    side: int = 12
+    depth: int = 16
+    width: int = 128
+    inner: int = 344
+    initial_state: str = "zeros"
+    low_steps: int = 1
+    high_steps: int = 16
+    backprop: int = 4
+    warm_steps: int = 2
+    warm_updates: int = 300
+    rise_updates: int = 700
+    answer_weight: float = 1.0
+    batch_size: int = 64
+    updates: int = 2000
+    lr: float = 2e-3
+    optimiser: Literal["adamw", "muon"] = "muon"
+
+    @property
+    def task(self) -> tasks.Task:
+        """The task."""
+        return tasks.Flood(self.side, self.depth)
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """A quick look during training: mazes solved with enough steps, with one, and beyond what was trained."""
+        wanted = {
+            "distance_4": (4, 4),
+            f"distance_{self.depth}": (self.depth, self.depth),
+            f"distance_{self.depth}_one_step": (self.depth, 1),
+            f"distance_{2 * self.depth}": (2 * self.depth, 2 * self.depth),
+            f"distance_{self.depth}_long": (self.depth, 4 * self.high_steps),
+        }
+        result = {}
+        for name, (difficulty, steps) in wanted.items():
+            table = accuracy_against_steps(model, self.task, [steps], [difficulty], problems=self.evaluate_problems, batch_size=128, seed=1)
+            result[name] = table.cells[0].accuracy
+        return result
+
+
+@dataclass(frozen=True)
+class MazesNoLoop(Mazes):
+    """A control of `Mazes`: the same blocks applied once, every place asked at once."""
+
+    low_steps: int = 1
+    high_steps: int = 1
+    warm_steps: int = 1
+    solvable_only: bool = False
+
+
+@dataclass(frozen=True)
+class MazesNoLoopDeep(MazesNoLoop):
+    """A control of `Mazes`: no loop, but ten blocks of their own in the middle."""
+
+    core: int = 10
