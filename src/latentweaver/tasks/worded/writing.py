@@ -152,7 +152,7 @@ class Text:
         """The finished problem, its question asked and its answer wanted at once."""
         self.say(question)
         self.say(DIRECT)
-        return WordedProblem(self.text, answer, difficulty, tuple(self.hints), self.thoughts)
+        return WordedProblem(self.text, answer, difficulty, tuple(self.hints), thoughts=self.thoughts)
 
 
 def step_by_step(problem: WordedProblem) -> tuple[str, str]:
