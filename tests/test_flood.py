@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import pytest
@@ -50,12 +49,6 @@ def test_every_arrow_leads_one_move_nearer_to_the_goal(seed: int) -> None:
     assert [mark.depth for mark in problem.marks] == list(range(problem.difficulty, 0, -1))
     assert set(problem.marks) <= set(problem.hints)
     assert problem.answer == "".join(mark.value for mark in problem.marks)
-
-
-def test_places_too_far_are_not_asked_but_the_way_always_is() -> None:
-    problem = tasks.Flood(side=8, deepest=3).draw(random.Random(0), 9, 0.5)
-    assert {hint.depth for hint in problem.hints} == {1, 2, 3}
-    assert {mark.depth for mark in problem.marks} == set(range(1, 10))
 
 
 def test_labels_stand_at_the_places_themselves_and_nothing_is_shown_after_the_picture() -> None:

@@ -17,6 +17,7 @@ from latentweaver.commands.compare import Compare, compare
 from latentweaver.commands.demo import Demo
 from latentweaver.commands.export import Export
 from latentweaver.commands.inspect import Inspect
+from latentweaver.commands.maze import Maze
 from latentweaver.commands.measure import Bench, Eval
 from latentweaver.commands.probe import Probe
 from latentweaver.commands.quantize import Quantize
@@ -33,6 +34,7 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Maze, tyro.conf.subcommand("maze")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

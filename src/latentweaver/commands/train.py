@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from latentweaver.commands.common import one_line_errors
+from latentweaver.commands.common import one_line_errors, quiet
 from latentweaver.errors import InputError
 
 
@@ -47,7 +47,9 @@ def _train(recipe: Any, folder: str, resume: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from latentweaver.console import make_console
+    from latentweaver.tasks import Task
 
+    quiet()
     console = make_console()
     first = int(os.environ.get("RANK", 0)) == 0  # of several processes one reports
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -57,7 +59,7 @@ def _train(recipe: Any, folder: str, resume: bool) -> None:
         def report(line: dict[str, Any]) -> None:
             shown = "  ".join(f"{name} {value:.3g}" for name, value in line.items() if name in ("loss", "accuracy"))
             progress.update(bar, completed=line["update"], description=shown or "training")
-            measured = {name: value for name, value in line.items() if name.startswith(("depth_", "difficulty_"))}
+            measured = {name: value for name, value in line.items() if name.startswith(("depth_", "distance_")) or "_at_" in name}
             if measured:
                 console.print(f"update {line['update']}: " + "  ".join(f"{name} {value:.3f}" for name, value in measured.items()))
             if "warning" in line:
@@ -65,4 +67,5 @@ def _train(recipe: Any, folder: str, resume: bool) -> None:
 
         model = recipe.run(folder, resume, report)
     if first:
-        console.print(f"the model is in {model}; try: lw eval {model}")
+        task = getattr(recipe, "task", None)
+        console.print(f"the model is in {model}" + (f"; try: lw eval {model} --task {task.name}" if isinstance(task, Task) else ""))

@@ -124,13 +124,17 @@ class Chains:
             )
         )
 
+    def objective(self) -> EveryStep:
+        """What is asked."""
+        return EveryStep(solvable_only=self.solvable_only, answer_weight=self.answer_weight)
+
     def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
         """Train, and save the model with its tokenizer in `folder`/model."""
         folder = Path(folder)
         model = self.model()
         train(
             model,
-            EveryStep(solvable_only=self.solvable_only, answer_weight=self.answer_weight),
+            self.objective(),
             Curriculum(
                 Uniform(self.low_steps, self.high_steps, self.backprop, seed=self.seed),
                 start=self.warm_steps,

@@ -1,8 +1,8 @@
 """`weaver-mazes`: a small reasoner that floods a maze from its goal, one move a step, trained from nothing.
 
-The recipe of `weaver-chains` on a picture: every place says which way leads to the goal, after every step, and is asked only once
-there were as many steps as it is far. So each update is a one-hop problem at all distances at once: look at the places next door,
-and if one of them knows its way, point to it.
+The recipe of `weaver-chains` on a picture: every place says which way leads to the goal, after every step, or "?" as long as there
+were fewer steps than it is far. So each update is a one-hop problem at all distances at once: look at the places next door, and
+if one of them knows its way, point to it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, Literal
 from latentweaver import tasks
 from latentweaver.evaluate import accuracy_against_steps
 from latentweaver.recipes.chains import Chains
+from latentweaver.tasks.characters import Characters
+from latentweaver.tasks.flood import UNKNOWN
+from latentweaver.training.objectives import EveryStep
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Mazes(Chains):
 
     Attributes:
         side: places in a row of a maze, and rows.
-        depth: the farthest place from the goal that is asked in training.
+        depth: the longest way of a maze's answer in training. All its places are asked, but of those that are farther than there
+            are steps only that they are not known yet.
     """
 
     side: int = 12
@@ -44,7 +48,12 @@ class Mazes(Chains):
     @property
     def task(self) -> tasks.Task:
         """The task."""
-        return tasks.Flood(self.side, self.depth)
+        return tasks.Flood(self.side)
+
+    def objective(self) -> EveryStep:
+        """What is asked: as soon as it can be known the arrow, before that "?"."""
+        unknown = Characters(self.task.characters).ids[UNKNOWN] if self.solvable_only else None
+        return EveryStep(solvable_only=self.solvable_only, answer_weight=self.answer_weight, unknown=unknown)
 
     def measure(self, model: Any) -> dict[str, float]:
         """A quick look during training: mazes solved with enough steps, with one, and beyond what was trained."""

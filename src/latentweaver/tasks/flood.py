@@ -1,7 +1,7 @@
 """The way out of a maze, asked of every place at once: a flood from the goal.
 
     ╶┐╶─┬╴        A character is a place with its ways out. The goal is drawn heavy. Asked, at every other place, is the way that
-    ┌┴┐╷├╴        leads to it: one of ↑↓←→. A place as far from the goal as `d` moves can know it after `d` steps, once the
+    ┌┴┐╷├╴        leads to it: one of ↑↓←→. (`UNKNOWN`, ?, is for saying that it cannot be known yet.) A place as far from the goal as `d` moves can know it after `d` steps, once the
     └╴└┻┘╷        place before it does; nothing tells it sooner.
     ╶──┴─┘
 
@@ -21,6 +21,7 @@ from latentweaver.tasks.problem import Hint, Problem, Task
 LIGHT, HEAVY = "╵╷│╴┘┐┤╶└┌├─┴┬┼", "╹╻┃╸┛┓┫╺┗┏┣━┻┳╋"
 """The places by their ways out, numbered from 1: up 1, down 2, left 4, right 8."""
 
+UNKNOWN = "?"
 ARROWS = dict(zip("UDLR", "↑↓←→", strict=True))
 BACK = {"U": "D", "D": "U", "L": "R", "R": "L"}
 
@@ -31,14 +32,12 @@ class Flood(Task):
 
     Attributes:
         side: places in a row, and rows.
-        deepest: how far from the goal a place may be that is asked in training.
     """
 
     side: int = 12
-    deepest: int = 10**9
 
     name = "flood"
-    characters = LIGHT + HEAVY + "\n" + "".join(ARROWS.values())
+    characters = LIGHT + HEAVY + "\n" + "".join(ARROWS.values()) + UNKNOWN
     in_place = True
 
     @property
@@ -55,7 +54,7 @@ class Flood(Task):
             if starts:
                 break
         start = rng.choice(starts)
-        hints = [self._hint(cell, route) for cell, route in routes.items() if 0 < len(route) <= self.deepest]
+        hints = [self._hint(cell, route) for cell, route in routes.items() if route]
         marks, cell = [], start
         while cell != goal:
             marks.append(self._hint(cell, routes[cell]))

@@ -39,7 +39,7 @@ class Recorded(Task):
         for side in ("train", "test"):
             if not getattr(self, side):
                 raise InputError(f"{self.name} has no {side} problems")
-        if both := {problem.prompt for problem in self.train} & {problem.prompt for problem in self.test}:
+        if both := set(map(_same, self.train)) & set(map(_same, self.test)):
             raise InputError(f"{len(both)} questions of {self.name} are in both files, among them {min(both)[:60]!r}")
 
     @classmethod
@@ -78,6 +78,11 @@ class Recorded(Task):
         if NUMBER.fullmatch(problem.answer) and said:
             return float(said[-1].replace(",", "")) == float(problem.answer)
         return answer.strip() == problem.answer
+
+
+def _same(problem: Problem) -> str:
+    """The question without what makes no difference to it: case, and how much space there is."""
+    return " ".join(problem.prompt.lower().split())
 
 
 def read_gsm8k(path: Path) -> Iterator[Problem]:

@@ -79,6 +79,9 @@ def load(folder: Path, model: nn.Module, optimisers: Optimisers, settings: dict[
         raise
     except Exception as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
+    if ranks.rank() == 0:
+        for left in folder.glob(f"{NAME}.*.new"):  # by a kill while it was written
+            left.unlink()
     return notes["update"]
 
 

@@ -156,12 +156,14 @@ class EveryStep:
             plateau of path-following tasks. Otherwise an early step learns to say how unsure it is.
         truncate: cut the gradient between steps, so that each step is trained on its own (as in deep supervision).
         answer_weight: weight of a label of the answer relative to one of a hint, of which there are many more.
+        unknown: the token to say in place of a label whose `depth` is not reached yet; None to ask nothing there.
     """
 
     growth: float = 1.0
     solvable_only: bool = True
     truncate: bool = False
     answer_weight: float = 1.0
+    unknown: int | None = None
 
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
         without, with_gradient = depth
@@ -172,18 +174,21 @@ class EveryStep:
         if self.answer_weight != 1:
             known = torch.where(batch.is_answer, self.answer_weight * known, known)
         total, weights = torch.zeros((), device=known.device), 0.0
-        before, logits = thought.state, known[..., None]
+        before, logits, labels = thought.state, known[..., None], batch.labels
         for step in range(without + 1, without + with_gradient + 1):
             before = thought.state
             if self.truncate and step > without + 1:
                 thought = thought.branch(thought.state.detach())
             thought = model.think(thought)
             logits = model.read(thought).logits
-            asked = known * (batch.depth <= step) if self.solvable_only else known
+            if self.unknown is not None:
+                labels = torch.where((batch.labels != IGNORED) & (batch.depth > step), self.unknown, batch.labels)
+            elif self.solvable_only:
+                asked = known * (batch.depth <= step)
             weight = self.growth ** (step - without - with_gradient)
-            total = total + weight * mean(token_losses(logits, batch.labels), asked)
+            total = total + weight * mean(token_losses(logits, labels), asked)
             weights += weight
-        right = (logits.argmax(-1) == batch.labels).to(logits.dtype)
+        right = (logits.argmax(-1) == labels).to(logits.dtype)
         return Terms(total / weights, {"accuracy": mean(right, asked).detach()}, (before.detach(), thought.state.detach()))
 
 
