@@ -156,7 +156,8 @@ class EveryStep:
             plateau of path-following tasks. Otherwise an early step learns to say how unsure it is.
         truncate: cut the gradient between steps, so that each step is trained on its own (as in deep supervision).
         answer_weight: weight of a label of the answer relative to one of a hint, of which there are many more.
-        unknown: the token to say in place of a label whose `depth` is not reached yet; None to ask nothing there.
+        unknown: the token to say in place of a label whose `depth` is not reached yet, all of which weigh no more than those that are;
+            None to ask nothing there.
     """
 
     growth: float = 1.0
@@ -182,7 +183,10 @@ class EveryStep:
             thought = model.think(thought)
             logits = model.read(thought).logits
             if self.unknown is not None:
-                labels = torch.where((batch.labels != IGNORED) & (batch.depth > step), self.unknown, batch.labels)
+                waiting = (batch.labels != IGNORED) & (batch.depth > step)
+                labels = torch.where(waiting, self.unknown, batch.labels)
+                share = ranks.total((known * ~waiting).sum()) / ranks.total((known * waiting).sum()).clamp(min=1)
+                asked = torch.where(waiting, known * share.clamp(max=1), known)
             elif self.solvable_only:
                 asked = known * (batch.depth <= step)
             weight = self.growth ** (step - without - with_gradient)
