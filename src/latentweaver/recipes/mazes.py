@@ -32,9 +32,8 @@ class Mazes(Chains):
     depth: int = 16
     width: int = 128
     inner: int = 344
-    initial_state: str = "zeros"
     low_steps: int = 1
-    high_steps: int = 16
+    high_steps: int = 24
     backprop: int = 4
     warm_steps: int = 2
     warm_updates: int = 300
