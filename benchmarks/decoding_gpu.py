@@ -40,7 +40,7 @@ HUGINN = {
     "norm_eps": 1e-6, "qk_bias": True, "tie_embeddings": True, "injection_type": "linear", "state_init": "like-init",
 }  # fmt: skip
 TINY = {**HUGINN, "n_embd": 64, "n_heads": 4, "intermediate_size": 96, "vocab_size": 128, "padded_vocab_size": 128, "mean_recurrence": 32}
-PARTS = ("bandwidth", "plain", "graph", "products", "own", "own, early", "wavefront 8", "reference", "profile", "unsettled", "wavefront 16", "same text",
+PARTS = ("bandwidth", "plain", "graph", "products", "own", "wavefront 8", "reference", "profile", "unsettled", "wavefront 16", "same text",
          "library", "library wavefront 8", "wavefront 4", "compiled")  # fmt: skip
 PROMPT, NEW = 32, 48
 MEMORY = 0.4
@@ -140,16 +140,8 @@ def decode(model: Any, part: str, shape: dict[str, Any]) -> dict[str, Any]:
         return timed(model, shape, beats=GraphBeats(model, steps, steps, capacity), num_steps=steps)
     if part == "profile":
         return profile(model, beats(model, "own", steps, capacity))
-    if part == "own, early" and model.device.type == "cuda":
-        from latentweaver.kernels import gpu
-
-        gpu.EARLY = True
-        try:
-            return decode(model, "own", shape)
-        finally:
-            gpu.EARLY = False
-    if part in ("own", "own, early", "library", "compiled"):
-        return timed(model, shape, beats=beats(model, part.split(",")[0], steps, capacity), num_steps=steps)
+    if part in ("own", "library", "compiled"):
+        return timed(model, shape, beats=beats(model, part, steps, capacity), num_steps=steps)
     if part == "unsettled":
         half = model.model.injection.weight[:, : model.config.hidden_size]
         with torch.no_grad():
@@ -290,9 +282,7 @@ def products(device: str, shape: dict[str, Any]) -> dict[str, Any]:
             if device == "cuda" and rows == 1:
                 from latentweaver.kernels import gpu
 
-                for gpu.EARLY in (False, True):
-                    result[f"{name} 1 own{', early' * gpu.EARLY}"] = round(moved / replayed(gpu.linear, x, weights))
-                gpu.EARLY = False
+                result[f"{name} 1 own"] = round(moved / replayed(gpu.linear, x, weights))
     return result
 
 

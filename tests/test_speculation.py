@@ -139,6 +139,11 @@ def test_what_cannot_be_had_is_named(tiny, options, said):
         model.generate(PROMPT, **{**PLAIN, **options})
 
 
+def test_products_that_nobody_makes_are_named(tiny):
+    with pytest.raises(lw.InputError, match="own, library, compiled, got 'fast'"):
+        compiled(tiny(), 8, products="fast")
+
+
 def test_a_batch_is_refused(tiny):
     with pytest.raises(lw.InputError, match="one text at a time, got a batch of 2"):
         tiny().generate(PROMPT.repeat(2, 1), **PLAIN, draft_steps=2)

@@ -2,7 +2,7 @@
 
 A library's product is made for tensor cores, whose tiles one row cannot fill. Here every program reads its rows of the matrix
 once, in order, sixteen bytes a thread, multiplies them with x in float32, and adds up. For two rows and more the library is as
-fast or faster (benchmarks/results/decoding_gpu.md).
+fast or faster, and beginning to read while the kernel before is still ending gains nothing (benchmarks/results/decoding_gpu.md).
 
 Needs Triton, which PyTorch brings along on CUDA.
 """
@@ -14,40 +14,23 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from jaxtyping import Float
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # pyright: ignore[reportMissingImports]
 
 TILE, BLOCK, WARPS = 2, 2048, 8
 """Rows and columns of the matrix that a program holds at once, and its warps: the fastest of eight on an H100."""
 
-EARLY = False
-"""Whether a product begins to read its weights while the kernel before it is still ending (programmatic dependent launch)."""
-
 
 @triton.jit
-def _one_row(
-    x, weight, bias, y, out, WIDTH: tl.constexpr, BIAS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
-):
+def _one_row(x, weight, bias, y, out, WIDTH: tl.constexpr, BIAS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0) * TILE + tl.arange(0, TILE)
     column = tl.arange(0, BLOCK)
     there = row < out
     begin = weight + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
     sums = tl.zeros((TILE, BLOCK), tl.float32)
-    if EARLY:
-        gdc_launch_dependents()
-        w = tl.load(begin, mask=there[:, None] & (column < WIDTH)[None, :], other=0.0, eviction_policy="evict_first")
-        gdc_wait()  # weights are always there, x only when the kernel before has ended
-        for start in range(0, WIDTH, BLOCK):
-            v = tl.load(x + start + column[None, :], mask=(start + column < WIDTH)[None, :], other=0.0, eviction_policy="evict_last")
-            product = w.to(tl.float32) * v.to(tl.float32)
-            mask = there[:, None] & (start + BLOCK + column < WIDTH)[None, :]
-            w = tl.load(begin + start + BLOCK, mask=mask, other=0.0, eviction_policy="evict_first")
-            sums += product
-    else:
-        for start in range(0, WIDTH, BLOCK):
-            inside = (start + column < WIDTH)[None, :]
-            w = tl.load(begin + start, mask=there[:, None] & inside, other=0.0, eviction_policy="evict_first")
-            v = tl.load(x + start + column[None, :], mask=inside, other=0.0, eviction_policy="evict_last")
-            sums += w.to(tl.float32) * v.to(tl.float32)
+    for start in range(0, WIDTH, BLOCK):
+        inside = (start + column < WIDTH)[None, :]
+        w = tl.load(begin + start, mask=there[:, None] & inside, other=0.0, eviction_policy="evict_first")
+        v = tl.load(x + start + column[None, :], mask=inside, other=0.0, eviction_policy="evict_last")
+        sums += w.to(tl.float32) * v.to(tl.float32)
     total = tl.sum(sums, 1)
     if BIAS:
         total += tl.load(bias + row, mask=there, other=0.0).to(tl.float32)
@@ -60,11 +43,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     out, width = weight.shape
     x = x.contiguous()
     y = x.new_empty((*x.shape[:-1], out))
-    options = {"launch_pdl": True} if EARLY else {}
     with torch.cuda.device_of(x):
         _one_row[((out + TILE - 1) // TILE,)](  # pyright: ignore[reportIndexIssue]
             x, weight, weight if bias is None else bias, y, out,
-            WIDTH=width, BIAS=bias is not None, TILE=TILE, BLOCK=BLOCK, EARLY=EARLY, num_warps=WARPS, **options,
+            WIDTH=width, BIAS=bias is not None, TILE=TILE, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
     return y
 
