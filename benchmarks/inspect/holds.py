@@ -157,6 +157,17 @@ def collect(name: str, out: Path, count: int, patched: int, written: int, batch:
                 )  # fmt: skip
         write()
         print(f"{name}: patched after step {step}, {time.monotonic() - began:.0f} s", flush=True)
+    found["scan"] = []
+    for step in (2, 4, 6):
+        for token in range(ends[-3], ids.shape[1] - 1):
+            for later in (1, 2):
+                one = interchange(model, plain, others, same, step=step, steps=step + later, tokens=token)
+                found["scan"].append(
+                    {"after": step, "read": step + later, "token": token, "text": tokenizer.decode(ids[0, token : token + 1]),
+                     "shift": one.shift, "interval": one.interval, "causal": one.causal, "recovered": one.other.recovered}
+                )  # fmt: skip
+        write()
+        print(f"{name}: every token patched after step {step}, {time.monotonic() - began:.0f} s", flush=True)
     if name == "smollm2-weaver" and written:
         found["written"] = in_writing(model, encode, written, lambda: seconds - (time.monotonic() - began))
         write()
