@@ -287,7 +287,7 @@ def noise(n: int = 300, kept: int = 129, k: int = 5) -> Findings:
         one, positions=np.arange(n), generated=(False,) * n, states=rng.normal(size=(kept, n, 8)), settled=(3,) * n,
         speed=np.abs(drawn()), distance=np.abs(drawn()), labels=one.labels * n,
         portraits=tuple(replace(one.portraits[0], ghost=rng.normal(size=(128, 6))) for _ in range(n)),
-        said=Said(ids, drawn(k), ids[:, -1, 0], drawn(), drawn(), ranks, np.abs(drawn())),
+        said=Said(ids, drawn(k), ids[:, -1, 0], kept - 1, drawn(), drawn(), ranks, np.abs(drawn())),
     )  # fmt: skip
 
 
@@ -360,6 +360,32 @@ def test_nan_is_nan_and_never_nought(tmp_path):
     assert np.isnan(page["answer_probability"][1]).all()  # there is no final answer whose probability could be followed
     assert not isinstance(found.portraits[1], str)  # its first seven states are finite, and drawn
     assert np.isnan(page["points"][1, 7:]).all() and np.isfinite(page["points"][1, :7]).any()
+
+
+class Explodes(Map):
+    """The first token doubles until it leaves float32 at step 27, and then takes the others, which settle, along."""
+
+    def __init__(self):
+        super().__init__(self.go, 4, start=torch.tensor([[1e30, 2e30, 3e30, 4e30], [1.0, 2, 3, 4], [4.0, 3, 2, 1]]).double())
+
+    def go(self, state, thought):
+        large = (state * torch.tensor([[2.0], [0.5], [0.5]]) + torch.tensor([[0.0, 0, 0, 0], [1, 2, 3, 4], [4, 3, 2, 1]])).float().double()
+        return torch.where(large[:, :1].isinf().any(), torch.nan, large)
+
+
+def test_what_was_said_before_everything_broke_is_shown(tmp_path, capsys):
+    found = report(Explodes(), torch.zeros(1, 3, dtype=torch.long), tmp_path / "r.html", steps=40, json=tmp_path / "r.json", bench=0)
+    said = json.loads((tmp_path / "r.json").read_text())
+    last = said["read_to"]
+    assert last == 26 and np.isfinite(found.states[last]).all() and np.isnan(found.states[last + 1]).all()
+    assert [label.name for label in found.labels] == ["wander", "undetermined", "undetermined"]
+    assert [label.candidate for label in found.labels] == [None, "fixed_point", "fixed_point"]
+    assert found.labels[0].flags == ("growing", "not finite")
+    assert [token["answer"]["id"] for token in said["tokens"]] == found.said.top_ids[:, last, 0].tolist()
+    probability = numbers(said["arrays"]["answer_probability"])
+    assert np.isfinite(probability[:, : last + 1]).all() and np.isnan(probability[:, last + 1 :]).all()
+    assert np.isfinite(found.speed[0, 1 : last + 1]).all()
+    assert any(f"After step {last} no state is finite" in line for line in said["not_shown"])
 
 
 def test_one_step_is_one_step(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from maps import Map, turn
-from test_report import noise
+from test_report import Explodes, noise
 
 import latentweaver as lw
 from latentweaver.inspect import Trajectory, report
@@ -408,6 +408,16 @@ def test_nan_is_shown_as_nan(page) -> None:
     assert "readout is NaN" in page.locator("#decode-note").inner_text()
     assert page.locator("#portrait-svg .own .dot").count() == 29  # the finite states that were thought
     assert page.locator("#portrait-svg .own .here").count() == 0
+
+
+def test_what_was_said_before_everything_broke(open_page, tmp_path) -> None:
+    report(Explodes(), torch.zeros(1, 3, dtype=torch.long), tmp_path / "r.html", steps=40, bench=0)
+    page = open_page(tmp_path / "r.html")
+    summary = page.locator("#summary").inner_text()
+    assert "Growing without end:" in summary
+    assert "the last of them after step 26" in summary and "step 26, the last with finite states" in summary
+    assert place_of(page)[1] == "26 of 40"
+    assert "NaN" not in page.locator("#decode-top").inner_text()
 
 
 def test_the_address_chooses(open_page, written) -> None:

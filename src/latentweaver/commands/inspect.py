@@ -170,19 +170,22 @@ def _lines(found: Findings) -> list[str]:
     lines = [
         f"{found.tokens} tokens, {found.provenance.steps} steps: " + ", ".join(f"{count} {name}" for name, count in kinds.most_common())
     ]
-    broken = sum("not finite" in label.flags for label in found.labels)
+    names = [str(position) if found.ids is None else found.text(found.ids[i]) for i, position in enumerate(found.positions)]
+    broken = [label for label in found.labels if "not finite" in label.flags]
+    if growing := [repr(names[i]) for i, label in enumerate(found.labels) if "growing" in label.flags]:
+        lines.append(f"growing without end: {', '.join(growing[:5])}{' and others' if len(growing) > 5 else ''}")
     if broken:
-        lines.append(f"{broken} paths run into NaN or infinity")
+        lines.append(f"{len(broken)} paths run into NaN or infinity: {next(why for why in broken[0].reasons if 'not finite' in why)}")
     if found.tokens and all("still" in label.flags for label in found.labels):
         lines.append("no state ever moved: think returns its input, so this model has no recurrence to look at")
-    names = [str(position) if found.ids is None else found.text(found.ids[i]) for i, position in enumerate(found.positions)]
     slow = sorted(range(found.tokens), key=lambda token: -(found.settled[token] or 10**9))[:5]
     times = (f"{names[token]!r} {found.settled[token] or 'not within the run'}" for token in slow)
     lines.append("steps until it settled, slowest first: " + ", ".join(times))
     if (said := found.said) is not None and found.tokens:
         flips = said.flips[-1]
         answer = "NaN" if said.answers[-1] < 0 else repr(found.text(int(said.answers[-1])))
-        best = said.top_logprobs[-1, -1, 0]
+        best = said.top_logprobs[-1, found.steps.tolist().index(said.read_to), 0]
+        until = f" (step {said.read_to}, the last with finite states)" if said.read_to < found.steps[-1] else ""
         changed = (
             "its readout is not finite"
             if flips is None
@@ -191,7 +194,7 @@ def _lines(found: Findings) -> list[str]:
             else f"last changed after step {flips.last}"
         )
         probability = f" (probability {math.exp(best):.2g})" if flips is not None else ""
-        lines.append(f"after the last token it says {answer}{probability}; {changed}")
+        lines.append(f"after the last token it says {answer}{probability}{until}; {changed}")
     last = found.labels[-1] if found.labels else None
     if last is not None:
         lines.append(f"the last token: {last} ({last.confidence} confidence): {last.reasons[0]}")

@@ -68,13 +68,15 @@ class Provenance:
 class Said:
     """What was read after each kept step; arrays `[tokens, kept]` or with the `k` likeliest behind. None where it was not read.
 
-    `answers` is what was said last, -1 where that readout was not finite; what is said of the answer is NaN there. Rank 0 is the likeliest. `kl_final` is KL(last readout || this one) and `pair_difference` the
+    `read_to` is the last step that was read: the last one, or the last before every state was NaN or infinite; from there on all is
+    NaN. `answers` is what was said then, -1 where that readout was not finite; what is said of the answer is NaN there. Rank 0 is the likeliest. `kl_final` is KL(last readout || this one) and `pair_difference` the
     difference of two log-probabilities, both in nats.
     """
 
     top_ids: Int[ndarray, "tokens kept k"]
     top_logprobs: Float[ndarray, "tokens kept k"]
     answers: Int[ndarray, "tokens"]
+    read_to: int
     entropy: Float[ndarray, "tokens kept"] | None = None
     answer_logprob: Float[ndarray, "tokens kept"] | None = None
     answer_rank: Float[ndarray, "tokens kept"] | None = None
@@ -188,10 +190,12 @@ def gather(
     found = replace(found, provenance=about, generated=tuple(bool(position >= own) for position in found.positions))
     if not where:
         return found
+    finite = np.flatnonzero(np.isfinite(found.states).all(-1).any(-1))
+    read_to = int(finite.max(initial=0)) or steps  # what is said of nothing but NaN would hide what was said before
     reading = read_steps(
-        model, inputs, mask, steps=steps, tokens=where, control=control, pair=pair, top=top, generator=_generator(inputs, seed)
+        model, inputs, mask, steps=read_to, tokens=where, control=control, pair=pair, top=top, generator=_generator(inputs, seed)
     )
-    found = replace(found, said=_said(reading, control))
+    found = replace(found, said=_said(reading, control, steps))
     if starts:
         found = _start_again(found, model, inputs, mask, where, starts, seed, trajectory.final)
     return replace(found, examined=_examine(found, model, inputs, mask, where, bench, seed) if steps >= 8 else {})
@@ -218,7 +222,7 @@ def from_trajectory(trajectory: Trajectory, row: int = 0, *, text: Callable[[int
     if trajectory.top_ids is not None and trajectory.top_logprobs is not None and len(real):
         ids, logprobs = (_token_first(array[row, :kept][:, real]) for array in (trajectory.top_ids, trajectory.top_logprobs))
         entropy = None if trajectory.entropy is None else _token_first(trajectory.entropy[row, :kept][:, real])
-        said = Said(ids, logprobs, np.where(np.isnan(logprobs[:, -1, 0]), -1, ids[:, -1, 0]), entropy)
+        said = Said(ids, logprobs, np.where(np.isnan(logprobs[:, -1, 0]), -1, ids[:, -1, 0]), int(steps[-1]), entropy)
     ghosts = min(100, max(20, GHOSTS // max(1, len(real))))
     return Findings(
         provenance=Provenance(
@@ -278,14 +282,16 @@ def _speed(states: ndarray) -> Float[ndarray, "tokens kept"]:
     out = np.full(states.shape[:2], np.nan)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         for step in range(1, len(states)):
-            move, norm = (np.linalg.norm(x, axis=-1) for x in (states[step] - states[step - 1], states[step]))
+            before, now = states[step - 1].astype(np.float64), states[step].astype(np.float64)  # squares may leave float32
+            move, norm = np.linalg.norm(now - before, axis=-1), np.linalg.norm(now, axis=-1)
             out[step] = np.where(move == 0, move, move / norm)
     return out.T
 
 
 def _distance(states: ndarray, end: Float[ndarray, "tokens width"]) -> Float[ndarray, "tokens kept"]:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        away = np.stack([np.linalg.norm(now - end, axis=-1) for now in states])
+        end = end.astype(np.float64)
+        away = np.stack([np.linalg.norm(now.astype(np.float64) - end, axis=-1) for now in states])
         return np.where(away == 0, away, away / np.linalg.norm(end, axis=-1)).T
 
 
@@ -301,18 +307,25 @@ def _portrait(path: Float[ndarray, "kept width"], start: bool, ghosts: int) -> P
     return draw_portrait(path[first:last], COMPONENTS, ghosts)
 
 
-def _said(reading: LensReading, control: int | None) -> Said:
+def _said(reading: LensReading, control: int | None, steps: int) -> Said:
     top_logprobs = _token_first(reading.top_logprobs[0])
     silent = np.isnan(top_logprobs[..., 0])
     mute = np.broadcast_to(silent[:, -1:], silent.shape)  # no last word, so nothing can be said of it
+    missing = steps + 1 - silent.shape[1]
+
+    def whole(array: ndarray) -> ndarray:
+        """NaN (or token 0) for the steps that were not read."""
+        fill = np.nan if array.dtype.kind == "f" else 0
+        return np.concatenate([array, np.full((len(array), missing, *array.shape[2:]), fill, array.dtype)], 1)
 
     def read(array: ndarray | None, unless: ndarray = silent) -> ndarray | None:
-        return None if array is None else np.where(unless, np.nan, _token_first(array[0]))
+        return None if array is None else whole(np.where(unless, np.nan, _token_first(array[0])))
 
     return Said(
-        top_ids=_token_first(reading.top_ids[0]),
-        top_logprobs=top_logprobs,
+        top_ids=whole(_token_first(reading.top_ids[0])),
+        top_logprobs=whole(top_logprobs),
         answers=np.where(silent[:, -1], -1, reading.answers[0]),
+        read_to=int(reading.steps[-1]),
         entropy=read(reading.entropy),
         answer_logprob=read(reading.answer_logprob, silent | mute),
         answer_rank=read(reading.answer_rank, silent | mute),

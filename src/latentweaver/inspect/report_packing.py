@@ -60,7 +60,8 @@ def pack(content: dict[str, Any], exact: bool) -> tuple[str, dict[str, dict[str,
             number = np.dtype("<u1" if most < 2**8 else "<u2" if most < 2**16 else "<u4")
             kind, data = number.str[1:], _shuffled(codes.astype(number))
         elif exact:
-            kind, data = "f4", _shuffled(values.astype("<f4"))
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+                kind, data = "f4", _shuffled(values.astype("<f4"))
         else:
             low, high, codes = encode(values, array.how == "log")
             kind, data = array.how, np.stack([low, high], 1).astype("<f4").tobytes() + _shuffled(codes)

@@ -102,6 +102,7 @@ def contents(found: Findings, fidelity: Fidelity) -> tuple[dict[str, Any], dict[
         "control": None if said is None or said.control is None else found.text(said.control),
         "pair": None if said is None or said.pair is None else [found.text(token) for token in said.pair],
         "ghosts": found.ghosts,
+        "read_to": None if said is None else said.read_to,
         "not_shown": not_shown(found, fidelity),
     }
     return plain(facts, DIGITS), arrays
@@ -213,6 +214,7 @@ def _examination(found: Examination) -> dict[str, Any]:
 def not_shown(found: Findings, fidelity: Fidelity) -> list[str]:
     """What a reader might take this report for, and it is not."""
     unexamined = found.tokens - len(found.examined)
+    last = int(found.steps[-1]) if len(found.steps) else 0
     lines = [
         "One input and one seed: nothing here says how often it happens elsewhere.",
         "A lens shows what is readable in a state, not what the model uses: that takes interventions (lw.inspect.interchange).",
@@ -224,6 +226,8 @@ def not_shown(found: Findings, fidelity: Fidelity) -> list[str]:
             f"{unexamined} of {found.tokens} tokens were labelled from the record alone; noise that drives a resonator can look like an "
             "orbit there. Those marked as examined were replayed, extended and kicked."
         )
+    if found.said is not None and found.said.read_to < last:
+        lines.append(f"After step {found.said.read_to} no state is finite: what it would have said is what it said then.")
     if found.said is None:
         lines.append("What the model would have said was not read: this report was made from a recording without readouts.")
     elif found.said.control is None:

@@ -226,7 +226,7 @@ class Trajectory:
         out = []
         with np.errstate(invalid="ignore", over="ignore"):
             for step in range(self.states.shape[1]):
-                now = np.asarray(self.states[:, step])
+                now = np.asarray(self.states[:, step], np.float64)  # squares may leave float32
                 out.append(reduce(now, before))
                 before = now
         return np.stack(out, 1)

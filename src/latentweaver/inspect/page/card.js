@@ -36,7 +36,7 @@ function redrawCard() {
     html("p", { class: "verdict" }, labelGlyph(label.name, 26), html("b", { id: "label" }, label.text.replaceAll("_", " ")),
       html("span", { class: `confidence ${label.confidence}` }, `${label.confidence} confidence`), ...label.flags.map(flag => html("span", { class: "flag" }, flag))),
     html("p", {}, `${kind.about}. `, label.flags.includes("not finite") ? "" : settled === null ? `After ${many(steps.at(-1), "step")} it still moves by more than ${percent(facts.settled_below)} of its norm a step.` : `Settled after ${many(settled, "step")}: every later one moves it by less than ${percent(facts.settled_below)} of its norm.`),
-    section("Why", html("ul", {}, label.reasons.map(reason => html("li", {}, reason)), label.candidate ? html("li", {}, `in a longer record it may be: ${label.candidate.replaceAll("_", " ")}`) : null,
+    section("Why", html("ul", {}, label.reasons.map(reason => html("li", {}, reason)), label.candidate && !label.flags.includes("not finite") ? html("li", {}, `in a longer record it may be: ${label.candidate.replaceAll("_", " ")}`) : null,
       label.period ? html("li", {}, `period ${show(label.period)} ± ${show(label.period_error)} steps`) : null)),
     examined ? section("On the bench", html("ul", {}, html("li", {}, html("b", {}, `verdict: ${examined.verdict.replaceAll("_", " ")}`)),
       html("li", {}, `replay: ${examined.replay.deterministic ? "the same state goes on to the same state" : `the same state goes on to states ${show(examined.replay.error)} apart`}${examined.replay.autonomous ? "" : "; what a step does depends on its number"}`),

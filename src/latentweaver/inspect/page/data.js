@@ -75,10 +75,13 @@ function likeliest(token, index) {
   return Number.isNaN(arrays.top_logprobs.at(token, index, 0)) ? -1 : arrays.top.at(token, index, 0);
 }
 
+/** The place of the last step that was read: the last, or the last before every state was NaN. */
+const readTo = steps.filter(step => step <= (facts.read_to ?? steps.at(-1))).length - 1;
+
 /** After which kept steps the likeliest token was another than before; null where that was not read or is not finite. */
 function flipsOf(token) {
-  const ids = arrays.top ? steps.map((_, index) => likeliest(token, index)) : [-1];
-  return ids.includes(-1) ? null : steps.map((_, index) => index).filter(index => index && ids[index] !== ids[index - 1]);
+  const ids = arrays.top ? steps.slice(0, readTo + 1).map((_, index) => likeliest(token, index)) : [-1];
+  return ids.includes(-1) ? null : ids.map((_, index) => index).filter(index => index && ids[index] !== ids[index - 1]);
 }
 
 /** The step after which the answer last changed, 0 if it never did; null where that cannot be told. */

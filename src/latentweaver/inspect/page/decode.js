@@ -53,8 +53,8 @@ function ribbon(token, y, column) {
     while (index + 1 < chosen.span && ids[index + 1] === ids[from]) index++;
     const width = (index - from + 1) * column, best = said(token, from)[0];
     out.push(svg("g", {}, svg("title", {}, `steps ${steps[from]} to ${steps[index]}: ${visible(best.text)}`),
-      svg("rect", { x: LANE.left + from * column, y, width: Math.max(0.5, width - 1), height: LANE.ribbon, rx: 3, class: ids[from] === ids.at(-1) ? "run final" : `run odd${order.indexOf(ids[from]) % 2}` }),
-      width > 18 ? svg("text", { x: LANE.left + from * column + width / 2, y: y + LANE.ribbon / 2, class: ids[from] === ids.at(-1) ? "run-text final" : "run-text" }, short(visible(best.text), Math.floor(width / 8))) : null));
+      svg("rect", { x: LANE.left + from * column, y, width: Math.max(0.5, width - 1), height: LANE.ribbon, rx: 3, class: ids[from] === ids[readTo] ? "run final" : `run odd${order.indexOf(ids[from]) % 2}` }),
+      width > 18 ? svg("text", { x: LANE.left + from * column + width / 2, y: y + LANE.ribbon / 2, class: ids[from] === ids[readTo] ? "run-text final" : "run-text" }, short(visible(best.text), Math.floor(width / 8))) : null));
   }
   return out;
 }
@@ -84,7 +84,7 @@ function drawDecodeNote(flips) {
   const place = document.getElementById("decode-note"), key = kind => html("span", { class: `key ${kind}` });
   const changes = !flips ? "Its readout is not finite, so changes of its answer cannot be told. "
     : flips.length ? `Its answer changed ${many(flips.length, "time")}, the last time after step ${steps[flips.at(-1)]}. ` : "Its answer never changed. ";
-  place.replaceChildren(token.answer.id === null ? "In the end its readout is NaN. " : `In the end it says ${quoted(token.answer.text)}. `, changes, follows ? `The input goes on with ${quoted(follows.text)}. ` : "",
+  place.replaceChildren(token.answer.id === null ? "In the end its readout is NaN. " : `${readTo < steps.length - 1 ? `After step ${steps[readTo]}, the last that can be read,` : "In the end"} it says ${quoted(token.answer.text)}. `, changes, follows ? `The input goes on with ${quoted(follows.text)}. ` : "",
     key("best"), "the likeliest token ", ...("answer_probability" in arrays ? [key("answer"), "its final answer "] : []),
     ...(facts.control !== null ? [key("control"), `${quoted(facts.control)}, the control `] : []), key("flip"), "the answer changes");
 }

@@ -47,25 +47,28 @@ function kinds() {
   for (const { label } of tokens) counts.set(label.name, (counts.get(label.name) ?? 0) + 1);
   const chips = [...counts].sort((a, b) => b[1] - a[1])
     .flatMap(([name, count]) => [html("span", { class: "kind-count" }, labelGlyph(name, 14), ` ${count} ${LABELS[name].title}`), " "]);
-  const broken = tokens.filter(({ label }) => label.flags.includes("not finite")).length;
+  const broken = tokens.filter(({ label }) => label.flags.includes("not finite"));
+  const growing = tokens.map((_, i) => i).filter(i => tokens[i].label.flags.includes("growing"));
   const still = tokens.filter(({ label }) => label.flags.includes("still")).length;
   return [chips,
-    ...(broken ? [`${broken} of ${tokens.length} paths run into NaN or infinity.`] : []),
+    ...(growing.length ? [["Growing without end: ", ...listed(growing.slice(0, 8).map(mention)), growing.length > 8 ? ` and ${growing.length - 8} more.` : "."]] : []),
+    ...(broken.length ? [`${broken.length} of ${tokens.length} paths run into NaN or infinity${broken.length === tokens.length && readTo < steps.length - 1 ? `, the last of them after step ${steps[readTo]}` : ""}.`] : []),
     ...(still === tokens.length ? ["No state ever moved: think returns its input, so this model has no recurrence to look at."] : [])];
 }
 
 function lastWord() {
-  const token = tokens.length - 1, best = said(token, steps.length - 1)[0];
+  const token = tokens.length - 1, best = said(token, readTo)[0];
+  const when = readTo < steps.length - 1 ? `step ${steps[readTo]}, the last with finite states` : many(steps.at(-1), "step");
   if (best.id === null) return [["After ", mention(token), `, the last token, its readout is NaN after ${many(steps.at(-1), "step")}.`]];
-  return [["After ", mention(token), `, the last token: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${many(steps.at(-1), "step")}.`]];
+  return [["After ", mention(token), `, the last token: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${when}.`]];
 }
 
 function lastChange() {
-  const late = token => lastFlip(token) > Math.ceil(0.75 * steps.at(-1)), restless = tokens.filter((_, i) => late(i)).length;
+  const end = steps[readTo], late = token => lastFlip(token) > Math.ceil(0.75 * end), restless = tokens.filter((_, i) => late(i)).length;
   const token = tokens.length - 1, step = lastFlip(token);
   const own = step === null ? "It cannot be told: a readout is not finite."
     : step === 0 ? "Never: it says the same after every step."
-    : `After step ${step}, ${many(steps.at(-1) - step, "step")} before the end${late(token) ? ": in the last quarter, so it may change again." : "."}`;
+    : `After step ${step}, ${many(end - step, "step")} before ${readTo < steps.length - 1 ? "the last that can be read" : "the end"}${late(token) ? ": in the last quarter, so it may change again." : "."}`;
   return [own, ...(restless ? [`${restless} of ${tokens.length} tokens changed theirs in the last quarter of the steps.`] : [])];
 }
 
