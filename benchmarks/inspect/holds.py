@@ -101,15 +101,18 @@ TASKS: dict[str, tuple[Callable[..., Question], int, int, int]] = {
 """How problems are made, of how many values and links, and which token of a statement names the value that it looks up."""
 
 
-def collect(name: str, out: Path, count: int, patched: int, written: int, batch: int, dtype: str, seconds: float) -> None:
+def collect(name: str, out: Path, options: argparse.Namespace) -> None:
     """Think about the problems, patch them, and let the model write; arrays to `states.npz`, the rest to `collected.json`."""
     began = time.monotonic()
-    model, tokenizer = load(name, dtype=dtype), load_tokenizer(name)
+    count, patched, batch = options.problems, options.patched, options.batch
+    after, later_on, scanned = ([int(one) for one in text.split(",") if one] for text in (options.after, options.later, options.scan))
+    end = max(after) + 8
+    model, tokenizer = load(options.weights or name, dtype=options.dtype), load_tokenizer(options.weights or name)
     make, values, links, names_it = TASKS[name]
     encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
     rng = random.Random(f"holds {name}")
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"model": name, "dtype": dtype, "device": device_name(model), "links": links, "patches": []}
+    found: dict[str, Any] = {"model": name, "dtype": options.dtype, "device": device_name(model), "links": links, "patches": []}
 
     def write() -> None:
         (out / "collected.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -121,23 +124,21 @@ def collect(name: str, out: Path, count: int, patched: int, written: int, batch:
     places = dict(zip(PLACES, (ends[-4] - 1, ends[-2] + names_it, ends[-3] + names_it), strict=True))
     kept = {place: [] for place in (*PLACES, "answer")}
     for start in range(0, count, batch):
-        part = record(
-            model, ids[start : start + batch].to(model.device), steps=max(AFTER) + 8, tokens=[*places.values(), ids.shape[1] - 1]
-        ).states
+        part = record(model, ids[start : start + batch].to(model.device), steps=end, tokens=[*places.values(), ids.shape[1] - 1]).states
         for i, place in enumerate(kept):
-            kept[place].append(part[:, [*AFTER, max(AFTER) + 8], i].astype(np.float32))
+            kept[place].append(part[:, [*after, end], i].astype(np.float32))
     np.savez_compressed(
         out / "states.npz",
-        steps=[*AFTER, max(AFTER) + 8],
+        steps=[*after, end],
         **{place: np.concatenate(states).swapaxes(0, 1).astype(np.float16) for place, states in kept.items()},
         used=[used for used, _, _ in drawn],
         unused=[other for _, other, _ in drawn],
     )
-    reading = read_steps(model, ids[:patched].to(model.device), steps=max(AFTER) + 8)
+    reading = read_steps(model, ids[:patched].to(model.device), steps=end)
     wanted = np.array([encode((" " if name != "weaver-chains" else "") + one.answer)[0] for one in questions[:patched]])
     found["example"] = questions[0].text
     found["places"] = {place: [at, tokenizer.decode(ids[0, at : at + 1])] for place, at in places.items()}
-    found["right after"] = {int(t): float((reading.top_ids[:, t, 0, 0] == wanted).mean()) for t in [*AFTER, max(AFTER) + 8]}
+    found["right after"] = {int(t): float((reading.top_ids[:, t, 0, 0] == wanted).mean()) for t in [*after, end]}
     write()
     # the same names for one problem and its donors, so that only values and links differ
     three: dict[str, list[list[int]]] = {"plain": [], "other": [], "same": []}
@@ -147,8 +148,8 @@ def collect(name: str, out: Path, count: int, patched: int, written: int, batch:
         for kind, pair in (("plain", (used, other)), ("other", (away, beside)), ("same", (used, other))):
             three[kind].append(encode(make(links, random.Random(seed), *pair, rng).text))
     plain, others, same = (torch.tensor(rows).to(model.device) for rows in three.values())
-    for step in AFTER:
-        for later in LATER:
+    for step in after:
+        for later in later_on:
             for place in PLACES:
                 one = interchange(model, plain, others, same, step=step, steps=step + later, tokens=places[place])
                 found["patches"].append(
@@ -158,7 +159,7 @@ def collect(name: str, out: Path, count: int, patched: int, written: int, batch:
         write()
         print(f"{name}: patched after step {step}, {time.monotonic() - began:.0f} s", flush=True)
     found["scan"] = []
-    for step in (2, 4, 6):
+    for step in scanned:
         for token in range(ends[-3], ids.shape[1] - 1):
             for later in (1, 2):
                 one = interchange(model, plain, others, same, step=step, steps=step + later, tokens=token)
@@ -168,8 +169,8 @@ def collect(name: str, out: Path, count: int, patched: int, written: int, batch:
                 )  # fmt: skip
         write()
         print(f"{name}: every token patched after step {step}, {time.monotonic() - began:.0f} s", flush=True)
-    if name == "smollm2-weaver" and written:
-        found["written"] = in_writing(model, encode, written, lambda: seconds - (time.monotonic() - began))
+    if name == "smollm2-weaver" and options.written:
+        found["written"] = in_writing(model, encode, options.written, lambda: options.seconds - (time.monotonic() - began))
         write()
 
 
@@ -266,20 +267,15 @@ def main() -> None:
     parser.add_argument("--written", type=int, default=24)
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--weights", default="", help="where the model is, if it is not known by its name")
+    parser.add_argument("--after", default=",".join(map(str, AFTER)), help="steps after which states are taken and patched")
+    parser.add_argument("--later", default=",".join(map(str, LATER)), help="how many steps after a patch the answer is read")
+    parser.add_argument("--scan", default="2,4,6", help="after which steps every token of the last statements is patched")
     parser.add_argument("--seconds", type=float, default=1e9, help="leave out the hint test if less than a minute is left of so many")
     options = parser.parse_args()
     if options.what == "measure":
         return measure(Path(options.source), options.out)
-    collect(
-        options.source,
-        options.out / options.source,
-        options.problems,
-        options.patched,
-        options.written,
-        options.batch,
-        options.dtype,
-        options.seconds,
-    )
+    collect(options.source, options.out / options.source, options)
 
 
 if __name__ == "__main__":
