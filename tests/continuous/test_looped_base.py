@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import END, LATENT, START
 
 import latentweaver as lw
+from conftest import END, LATENT, START
 from latentweaver.errors import InputError
 from latentweaver.models.continuous_thought import continuous_thought
 from latentweaver.models.latent_block import latent_block
@@ -56,7 +56,7 @@ def test_states_and_gradients_are_those_of_the_definition(looped: Any, batch: To
     weigh = torch.randn_like(hidden)
     parameters = [p for name, p in looped.named_parameters() if "lm_head" not in name]
     ours = torch.autograd.grad((hidden * weigh * batch.attention_mask[..., None]).sum(), parameters)
-    wanted = sum((row * weigh[i][mask]).sum() for i, (row, mask) in enumerate(zip(rows, batch.attention_mask.bool(), strict=True)))
+    wanted = torch.stack([(row * part[mask]).sum() for row, part, mask in zip(rows, weigh, batch.attention_mask.bool(), strict=True)]).sum()
     for mine, theirs in zip(ours, torch.autograd.grad(wanted, parameters), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-10)
     injection = dict(looped.named_parameters())["model.injection.weight"]
@@ -71,7 +71,9 @@ def test_the_verbs_say_what_the_batch_says(looped: Any, batch: TokenBatch) -> No
     one = model.think(thought)
     three = model.think(model.think(one))
     at = int((batch.input_ids[0] == END).nonzero())
-    assert torch.allclose(model.read(three).hidden, hidden[:1, at : at + 1], atol=1e-12)
+    read = model.read(three).hidden
+    assert read is not None
+    assert torch.allclose(read, hidden[:1, at : at + 1], atol=1e-12)
     assert all(torch.equal(value, thought.anchor[name]) for name, value in before.items())  # thinking on left it as it was
     assert torch.equal(model.think(thought).state, one.state)
 
