@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from planted import circle, cycle, embed, slider
 
 import latentweaver as lw
 from latentweaver.cli import main
-from latentweaver.inspect import Trajectory, draw_portrait, find_flips, label_path, record, report
+from latentweaver.inspect import Trajectory, draw_portrait, find_flips, head_lens, label_path, read_steps, record, report
 from latentweaver.inspect.report_findings import SETTLED, Findings, Said, from_trajectory, settled_at
 from latentweaver.inspect.report_packing import Array, encode, pack
 from latentweaver.inspect.report_page import LIMIT, html
@@ -448,6 +449,33 @@ def test_the_command_writes_report_json_and_states(tmp_path, capsys):
     assert Trajectory.load(tmp_path / "s").states.shape[1:3] == (13, 3)
 
 
+def test_the_command_reads_through_a_lens_that_it_tunes(tmp_path):
+    letters = "abcdefghij"
+    (tmp_path / "texts.txt").write_text("".join(f"{a}={i} {b}={a}+2 ?{b}=\n" for i, (a, b) in enumerate(itertools.pairwise(letters))))
+    code = lw_command(
+        "inspect", "r=3 k=r+4 ?k=", "--model", "weaver-chains", "--steps", 3, "--starts", 0, "--bench", 0, "--tokens=-1",
+        "--tune-on", tmp_path / "texts.txt", "--out", tmp_path / "r.html", "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    said = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0
+    tuned, coda = map(float, re.search(r"on 2 others (\S+) nats from the last word, the coda (\S+)\)", said["lens"]).groups())
+    assert tuned < coda
+    assert any("read through a lens tuned on" in line for line in said["not_shown"])
+
+
+@torch.no_grad()
+def test_states_can_be_read_through_the_plain_head(looked, tmp_path):
+    model, ids, _, _, coda, _ = looked
+    assert coda["lens"] is None
+    head = head_lens(model)
+    report(model, ids, tmp_path / "r.html", steps=6, tokens=[8], starts=0, bench=0, lens=("the plain head", head), json=tmp_path / "r.json")
+    said = json.loads((tmp_path / "r.json").read_text())
+    reading = read_steps(model, ids, steps=6, tokens=[8], lens=head, generator=torch.Generator().manual_seed(0))
+    assert np.allclose(numbers(said["arrays"]["top_logprobs"])[0], reading.top_logprobs[0, :, 0])
+    assert said["lens"] == "the plain head" and said["tokens"][0]["answer"]["id"] == reading.answers[0, 0]
+    assert any("read through the plain head" in line for line in said["not_shown"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -459,6 +487,8 @@ def test_the_command_writes_report_json_and_states(tmp_path, capsys):
         (["r=1 ?r=", "--out", "nowhere/r.html"], "there is no folder nowhere"),
         (["r=1 ?r=", "--generate", "-1"], "--generate must not be negative"),
         (["r=1 ?r=", "--model", "nobody"], "nobody"),
+        (["r=1 ?r=", "--tune-on", "nowhere.txt"], "cannot read nowhere.txt"),
+        (["r=1 ?r=", "--tune-on", "nowhere.txt", "--lens", "head"], "leave --lens out"),
     ],
 )
 def test_bad_input_to_the_command_ends_in_one_line(arguments, complaint, capsys, tmp_path, monkeypatch):

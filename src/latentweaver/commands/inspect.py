@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -49,6 +49,12 @@ class Inspect:
     pair: tuple[str, str] | None = None
     """Two tokens whose log-probabilities are subtracted, as " yes" " no"."""
 
+    lens: Literal["coda", "head"] = "coda"
+    """What to read the states through: the model's own coda, or the plain head (final norm and output embedding alone)."""
+
+    tune_on: Path | None = None
+    """A file of texts, one a line, like the question but not it: train a tuned lens for each step on them, and read through that."""
+
     starts: int = 3
     """From how many other first states to think again."""
 
@@ -80,6 +86,7 @@ class Inspect:
         from latentweaver.inspect import report
 
         wanted = positions(self.tokens)
+        texts = self._texts()
         for place in (self.out, self.json, self.states):
             if place is not None and not place.parent.is_dir():
                 raise InputError(f"cannot write {place}: there is no folder {place.parent}")
@@ -95,7 +102,7 @@ class Inspect:
             ids = self._go_on(model, tokenizer, ids)
         found = report(
             model, ids, self.out, steps=self.steps, tokens=wanted, text=lambda token: tokenizer.decode([token]),
-            generated=ids.shape[1] - asked, top=self.top, control=control, pair=pair, starts=self.starts, bench=self.bench,
+            generated=ids.shape[1] - asked, top=self.top, control=control, pair=pair, lens=self._lens(model, tokenizer, texts), starts=self.starts, bench=self.bench,
             seed=self.seed, title=self.question, name=self.model, command=shlex.join(["lw", *sys.argv[1:]]), json=self.json, states=self.states,
         )  # fmt: skip
         console = make_console()
@@ -103,6 +110,40 @@ class Inspect:
             console.print(line, markup=False, soft_wrap=True)
         size = self.out.stat().st_size
         console.print(f"[dim]{self.out}: {size / 1e6:.2f} MB, {time.perf_counter() - began:.1f} s[/dim]", soft_wrap=True)
+
+    def _texts(self) -> list[str]:
+        """What a tuned lens is trained on."""
+        from latentweaver.errors import InputError
+
+        if self.tune_on is None:
+            return []
+        if self.lens != "coda":
+            raise InputError("--tune-on trains a lens of its own; leave --lens out")
+        try:
+            texts = [line for line in self.tune_on.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {self.tune_on}: {error}") from error
+        if len(texts) < 8 or self.question in texts:
+            raise InputError(f"{self.tune_on} must hold at least 8 texts, the question not among them; it has {len(texts)}")
+        return texts
+
+    def _lens(self, model: Any, tokenizer: Any, texts: list[str]) -> tuple[str, Any] | None:
+        """The lens that was asked for, with its name; None for the coda."""
+        from latentweaver.inspect.lens import coda_lens, head_lens
+        from latentweaver.inspect.tuned import lens_divergence, tune_lens
+
+        if self.lens == "head":
+            return "the plain head", head_lens(model)
+        if not texts:
+            return None
+        batches = [prompt_ids(tokenizer, text, self.raw, model.device) for text in texts]
+        held = max(2, len(batches) // 5)
+        tuned = tune_lens(model, batches[held:], self.steps)
+        before, after = (float(lens_divergence(model, one, batches[:held], self.steps)[:-1].mean()) for one in (coda_lens(model), tuned))
+        return (
+            f"a lens tuned on {len(batches) - held} texts (on {held} others {after:.3g} nats from the last word, the coda {before:.3g})",
+            tuned,
+        )
 
     def _watched(self, tokenizer: Any) -> tuple[int | None, tuple[int, int] | None]:
         """The control token, if this vocabulary has it, and the pair."""

@@ -27,7 +27,7 @@ from torch import Tensor
 from latentweaver.errors import InputError
 from latentweaver.inspect.interventions import Examination, examine
 from latentweaver.inspect.labels import ROTATIONS, Label, label_path
-from latentweaver.inspect.lens import Flips, LensReading, read_steps
+from latentweaver.inspect.lens import Flips, Lens, LensReading, read_steps
 from latentweaver.inspect.portrait import Portrait, draw_portrait
 from latentweaver.inspect.recorder import record
 from latentweaver.inspect.trajectory import Trajectory
@@ -38,6 +38,7 @@ SETTLED = 0.03
 GHOSTS = 2000
 """Random walks drawn for a report, shared out among its tokens: 20 to 100 for each."""
 COMPONENTS = 6
+CODA = "its own coda"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Said:
     """What was read after each kept step; arrays `[tokens, kept]` or with the `k` likeliest behind. None where it was not read.
 
     `read_to` is the last step that was read: the last one, or the last before every state was NaN or infinite; from there on all is
-    NaN. `answers` is what was said then, -1 where that readout was not finite; what is said of the answer is NaN there. Rank 0 is the likeliest. `kl_final` is KL(last readout || this one) and `pair_difference` the
+    NaN. `lens` says what the states were read through. `answers` is what the model itself said then, -1 where that readout was not finite; what is said of the answer is NaN there. Rank 0 is the likeliest. `kl_final` is KL(last readout || this one) and `pair_difference` the
     difference of two log-probabilities, both in nats.
     """
 
@@ -86,6 +87,7 @@ class Said:
     pair: tuple[int, int] | None = None
     pair_difference: Float[ndarray, "tokens kept"] | None = None
     flips: tuple[Flips | None, ...] = ()
+    lens: str = CODA
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def gather(
     top: int = 5,
     control: int | None = None,
     pair: tuple[int, int] | None = None,
+    lens: tuple[str, Lens] | None = None,
     starts: int = 3,
     bench: int = 1,
     seed: int = 0,
@@ -193,9 +196,10 @@ def gather(
     finite = np.flatnonzero(np.isfinite(found.states).all(-1).any(-1))
     read_to = int(finite.max(initial=0)) or steps  # what is said of nothing but NaN would hide what was said before
     reading = read_steps(
-        model, inputs, mask, steps=read_to, tokens=where, control=control, pair=pair, top=top, generator=_generator(inputs, seed)
-    )
-    found = replace(found, said=_said(reading, control, steps))
+        model, inputs, mask, steps=read_to, tokens=where, lens=None if lens is None else lens[1], control=control, pair=pair, top=top,
+        generator=_generator(inputs, seed),
+    )  # fmt: skip
+    found = replace(found, said=replace(_said(reading, control, steps), lens=CODA if lens is None else lens[0]))
     if starts:
         found = _start_again(found, model, inputs, mask, where, starts, seed, trajectory.final)
     return replace(found, examined=_examine(found, model, inputs, mask, where, bench, seed) if steps >= 8 else {})

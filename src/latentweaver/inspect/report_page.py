@@ -27,7 +27,7 @@ from latentweaver.inspect.interventions import Examination
 from latentweaver.inspect.labels import Label
 from latentweaver.inspect.lens import Flips
 from latentweaver.inspect.portrait import Portrait
-from latentweaver.inspect.report_findings import SETTLED, Findings
+from latentweaver.inspect.report_findings import CODA, SETTLED, Findings
 from latentweaver.inspect.report_packing import Array, Rounding, pack
 
 LIMIT = 1_500_000
@@ -103,6 +103,7 @@ def contents(found: Findings, fidelity: Fidelity) -> tuple[dict[str, Any], dict[
         "pair": None if said is None or said.pair is None else [found.text(token) for token in said.pair],
         "ghosts": found.ghosts,
         "read_to": None if said is None else said.read_to,
+        "lens": None if said is None or said.lens == CODA else said.lens,
         "not_shown": not_shown(found, fidelity),
     }
     return plain(facts, DIGITS), arrays
@@ -228,6 +229,10 @@ def not_shown(found: Findings, fidelity: Fidelity) -> list[str]:
         )
     if found.said is not None and found.said.read_to < last:
         lines.append(f"After step {found.said.read_to} no state is finite: what it would have said is what it said then.")
+    if found.said is not None and found.said.lens != CODA:
+        lines.append(
+            f"States were read through {found.said.lens}; what is called the final answer is the model's own. What a lens can read, the model need not use."
+        )
     if found.said is None:
         lines.append("What the model would have said was not read: this report was made from a recording without readouts.")
     elif found.said.control is None:

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from latentweaver.errors import InputError
+from latentweaver.inspect.lens import Lens
 from latentweaver.inspect.report_findings import Findings, gather
 from latentweaver.inspect.report_page import LIMIT, as_json, html
 from latentweaver.thought import Reasoner
@@ -33,6 +34,7 @@ def report(
     top: int = 5,
     control: int | None = None,
     pair: tuple[int, int] | None = None,
+    lens: tuple[str, Lens] | None = None,
     starts: int = 3,
     bench: int = 1,
     seed: int = 0,
@@ -60,6 +62,8 @@ def report(
         top: how many likeliest tokens to show after each step.
         control: a token that has nothing to do with it ("the"), whose rank is shown beside the answer's.
         pair: two tokens whose log-probabilities are subtracted.
+        lens: what to read the states through, with its name: `("the plain head", head_lens(model))`, or one from `tune_lens`; the
+            model's own coda if None.
         starts: from how many other first states to think again.
         bench: how many tokens to replay, extend and kick (`examine`): the last one, then those that seem to go round.
         seed: of the first state.
@@ -76,7 +80,7 @@ def report(
     """
     found = gather(
         model, input_ids, attention_mask, steps=steps, tokens=tokens, row=row, text=text, generated=generated, top=top,
-        control=control, pair=pair, starts=starts, bench=bench, seed=seed, name=name, command=command, trajectory_to=states,
+        control=control, pair=pair, lens=lens, starts=starts, bench=bench, seed=seed, name=name, command=command, trajectory_to=states,
     )  # fmt: skip
     write(found, path, title, json, limit)
     return found

@@ -84,7 +84,7 @@ function drawDecodeNote(flips) {
   const place = document.getElementById("decode-note"), key = kind => html("span", { class: `key ${kind}` });
   const changes = !flips ? "Its readout is not finite, so changes of its answer cannot be told. "
     : flips.length ? `Its answer changed ${many(flips.length, "time")}, the last time after step ${steps[flips.at(-1)]}. ` : "Its answer never changed. ";
-  place.replaceChildren(token.answer.id === null ? "In the end its readout is NaN. " : `${readTo < steps.length - 1 ? `After step ${steps[readTo]}, the last that can be read,` : "In the end"} it says ${quoted(token.answer.text)}. `, changes, follows ? `The input goes on with ${quoted(follows.text)}. ` : "",
+  place.replaceChildren(facts.lens ? `Read through ${facts.lens}. ` : "", token.answer.id === null ? "In the end its readout is NaN. " : `${readTo < steps.length - 1 ? `After step ${steps[readTo]}, the last that can be read,` : "In the end"} it says ${quoted(token.answer.text)}. `, changes, follows ? `The input goes on with ${quoted(follows.text)}. ` : "",
     key("best"), "the likeliest token ", ...("answer_probability" in arrays ? [key("answer"), "its final answer "] : []),
     ...(facts.control !== null ? [key("control"), `${quoted(facts.control)}, the control `] : []), key("flip"), "the answer changes");
 }

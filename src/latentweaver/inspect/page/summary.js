@@ -60,7 +60,7 @@ function lastWord() {
   const token = tokens.length - 1, best = said(token, readTo)[0];
   const when = readTo < steps.length - 1 ? `step ${steps[readTo]}, the last with finite states` : many(steps.at(-1), "step");
   if (best.id === null) return [["After ", mention(token), `, the last token, its readout is NaN after ${many(steps.at(-1), "step")}.`]];
-  return [["After ", mention(token), `, the last token: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${when}.`]];
+  return [["After ", mention(token), `, the last token${facts.lens ? `, read through ${facts.lens}` : ""}: ${quoted(best.text)} with probability ${show(Math.exp(best.logprob))} after ${when}.`]];
 }
 
 function lastChange() {
