@@ -44,10 +44,10 @@ ARMS = {
     "no-curriculum": {"curriculum": "none"},
     "pause": {"feedback": "pause"},
 }
-MATCHED = {"nodes": 11, "edges": 14, "matched": True, "names": 14}
+NINE = {"nodes": 9, "edges": 12, "matched": False, "names": 9}
 SETS: dict[str, dict[str, dict]] = {
-    "nine": {f"nine-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
-    "matched": {f"matched-{arm}-{seed}": {**MATCHED, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
+    "nine": {f"nine-{arm}-{seed}": {**NINE, **fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
+    "matched": {f"matched-{arm}-{seed}": {**fields, "seed": seed} for seed in range(3) for arm, fields in ARMS.items()},
     "long-thoughts": {f"long-thoughts-coconut-{seed}": {"final_norm": 1.0, "seed": seed} for seed in range(3)},
     "gpt2": {f"gpt2-coconut-{seed}": {"base": "gpt2", "seed": seed} for seed in range(3)},
     "cold": {f"cold-coconut-{seed}": {"warm_up": 0, "seed": seed} for seed in range(3)},
@@ -93,7 +93,7 @@ def main() -> None:
     drawn = verbs.add_parser("draw", help="the picture of a trained model's frontier, and its numbers")
     drawn.add_argument("model", help="a checkpoint folder or a name")
     drawn.add_argument("path", type=Path, help=".png or .svg; a .json is written beside it")
-    drawn.add_argument("--graph", type=int, help="which test graph; the one with the widest frontier if left out")
+    drawn.add_argument("--graph", type=int, help="which test graph; of those answered rightly the one with the widest frontier if left out")
     options = parser.parse_args()
     if options.verb == "train":
         train_all(options)
@@ -304,7 +304,8 @@ def draw(name: str, path: Path, chosen: int | None) -> None:
     model = load(name, device="cpu")
     recipe = Superposition(**{name: model.config.task[name] for name in GRAPHS})
     task, graphs = recipe.task, recipe.held_out()
-    widest = max(range(len(graphs)), key=lambda place: sorted(len(graphs[place].frontier(hops + 1)) for hops in range(task.hops - 1)))
+    right = [place for place, answered in enumerate(search_accuracy(model, task, graphs)) if answered]
+    widest = max(right, key=lambda place: sorted(len(graphs[place].frontier(hops + 1)) for hops in range(task.hops - 1)))
     chosen = widest if chosen is None else chosen
     graph = graphs[chosen]
     thought = model.begin(torch.tensor([task.prompt(graph, random.Random(chosen))]))

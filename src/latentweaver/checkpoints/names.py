@@ -65,7 +65,7 @@ NAMES: dict[str, Name] = {
         example="Swaps. Ann has red. Bob has blue. Tom has gold. Ann and Bob swap. Bob and Tom swap. What does Tom have? Answer:",
     ),
     "weaver-graphs": Name(
-        about="0.2 M parameters, ours: searches a graph of 9 nodes breadth-first in three continuous thoughts",
+        about="0.2 M parameters, ours: searches a graph of 11 nodes breadth-first in three continuous thoughts",
         find=lambda: _shipped("weaver-graphs"),
         example="a>b a>c b>d c>e e>f g>h h>i from a: f or i",
     ),

@@ -56,12 +56,12 @@ class Superposition:
     feedback: str = "hidden"
     curriculum: Literal["staged", "none"] = "staged"
     last: float = 0.4
-    nodes: int = 9
+    nodes: int = 11
     hops: int = 3
-    edges: int = 12
+    edges: int = 14
     parents: float = 1.5
-    matched: bool = False
-    names: int = 9
+    matched: bool = True
+    names: int = 14
     graphs: int = 10_000
     test_graphs: int = 1000
     base: Literal["gpt2", "llama"] = "llama"
