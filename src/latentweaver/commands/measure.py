@@ -104,11 +104,12 @@ class Bench:
     def __call__(self) -> None:
         import json
 
+        import torch
         from rich.table import Table
 
         from latentweaver.checkpoints.loading import load
         from latentweaver.console import make_console
-        from latentweaver.runtime.bench import bench
+        from latentweaver.runtime.bench import bench, last_level_cache
         from latentweaver.runtime.int8 import quantize
 
         steps, batches = numbers("--steps", self.steps), numbers("--batch", self.batch)
@@ -116,12 +117,26 @@ class Bench:
         model = load(self.model, dtype=self.dtype, device=self.device)
         if self.int8:
             quantize(model)
-        rows = [speed.as_dict() for speed in bench(model, steps, batches, self.prompt, self.tokens)]
+        speeds = bench(model, steps, batches, self.prompt, self.tokens)
+        rows = [speed.as_dict() for speed in speeds]
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for column in rows[0]:
-            table.add_column(column.replace("_", " "), justify="right")
-        for row in rows:
-            table.add_row(*(f"{value:.3g}" for value in row.values()))
-        make_console().print(table)
+        for column in ("steps", "rows", "1st token", "tokens/s", "steps/token", "MB read", "GB/s", "of limit"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for speed in speeds:
+            first = f"{speed.first_token_seconds:.3f} s"
+            read = (f"{speed.megabytes_per_pass:.1f}", f"{speed.gigabytes_per_second:.1f}", f"{speed.share_of_bandwidth:.0%}")
+            per_token = (f"{speed.tokens_per_second:.1f}", f"{speed.steps_per_token:.1f}")
+            table.add_row(str(speed.steps), str(speed.batch), first, *per_token, *read)
+        console, reading = make_console(), speeds[0].gigabytes_per_second / speeds[0].share_of_bandwidth
+        cache = last_level_cache() if model.device.type == "cpu" else None
+        console.print(
+            f"{self.model} on {model.device.type}"
+            + (f", threads: {torch.get_num_threads()}" if model.device.type == "cpu" else "")
+            + f"; memory is read at {reading:.1f} GB/s; the core takes {speeds[0].core_megabytes:.1f} MB"
+            + (f", the last-level cache {cache / 1e6:.0f}" if cache else ""),
+            soft_wrap=True,
+        )
+        console.print(table)
+        console.print("MB read: weights, for one token of every row. Of limit: GB/s as a part of what memory gives.", soft_wrap=True)
         if self.json is not None:
             self.json.write_text(json.dumps(rows, indent=1) + "\n")

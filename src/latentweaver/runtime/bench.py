@@ -89,8 +89,10 @@ def bench(
         policy: which steps' keys are kept.
 
     Raises:
-        InputError: if a number is below what it must be, or prompt and tokens exceed the model's context.
+        InputError: if a number is below what it must be, or prompt and tokens exceed the model's context; if the model is of another kind.
     """
+    if not hasattr(model, "parts"):
+        raise InputError(f"a {type(model).__name__} has no core whose steps could be measured (it has no parts)")
     for name, least, value in (("prompt", 1, prompt), ("tokens", 2, tokens), *(("batch", 1, b) for b in batches)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
