@@ -296,12 +296,12 @@ NULLS: dict[str, Maker] = {
     "noise that rings weakly, r = 0.5": autoregressive(0.5, 1.0),
     "noise whose size comes and goes": bursts,
     "Cauchy walk": cauchy,
-    "phase that walks, 0.6 rad a step": phase_walk(0.6),
     "five points, three in ten slips": slips(0.3),
 }
 RHYTHMS: dict[str, Maker] = {
     "noise that rings, r = 0.9": autoregressive(0.9, 1.3),
     "noise that rings, r = 0.98": autoregressive(0.98, 1.3, 2),
     "phase that walks, 0.15 rad a step": phase_walk(0.15),
+    "phase that walks, 0.6 rad a step": phase_walk(0.6),
     "five points, one in ten slips": slips(0.1),
 }

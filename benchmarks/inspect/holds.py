@@ -112,7 +112,14 @@ def collect(name: str, out: Path, options: argparse.Namespace) -> None:
     encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
     rng = random.Random(f"holds {name}")
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"model": name, "dtype": options.dtype, "device": device_name(model), "links": links, "patches": []}
+    found: dict[str, Any] = {
+        "model": name,
+        "dtype": options.dtype,
+        "device": device_name(model),
+        "links": links,
+        "patched": patched,
+        "patches": [],
+    }
 
     def write() -> None:
         (out / "collected.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -235,7 +242,7 @@ def measure(folder: Path, out: Path) -> None:
     found = json.loads((folder / "collected.json").read_text())
     arrays = np.load(folder / "states.npz")
     steps, result = arrays["steps"].tolist(), {}
-    for place in (*PLACES, "answer"):
+    for place in (place for place in (*PLACES, "answer") if place in arrays):
         states, labels = arrays[place].astype(np.float64), arrays["unused" if "unused" in place else "used"]
         rows = []
         for step, one in zip(steps, separability_by_step(states, labels), strict=True):

@@ -124,7 +124,7 @@ def planted(record: dict[str, Any]) -> str:
 def holds(record: dict[str, Any]) -> str:
     """What the states of a reasoner hold after each step, and what patching them does."""
     lines = [f"{record['model']}: two chains of {record['links']} links in one problem, and one more statement on each; only the first is asked for.",
-             f"`{record['example'].strip()}` {record['items']} problems.", "",
+             f"`{record['example'].strip()}` {record['items']} problems, {record['patched']} of each kind patched.", "",
              "| step | neighbours that name the value | labels dealt anew | silhouette | linear probe | bits, of " + f"{record['looked up'][0]['most']:.2f}" + " |",
              "|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
     for row in record["looked up"]:
@@ -134,11 +134,11 @@ def holds(record: dict[str, Any]) -> str:
     bias = record["bias of the bits"]
     lines += ["", f"At the token that looks the value up. Neighbours: the metric of arXiv 2412.12276; labels dealt anew: the 95th percentile of 200. Bits: a lower bound; on "
               f"channels of known information with as many items and dimensions it is off by {bias['mean']:+.2f} on average, {bias['worst']:+.2f} at worst.", "",
-              "| after step | read at | where | readable | same-value patches that change the answer | the answer goes over to the donor's | shift, nats | verdict |",
-              "|--:|--:|---|---|--:|--:|--:|---|"]  # fmt: skip
+              "| after step | read at | where | other-value patches that change the answer | same-value patches that do | shift, nats | verdict |",
+              "|--:|--:|---|--:|--:|--:|---|"]  # fmt: skip
     for one in record["patches"]:
         low, high = one["interval"]
-        lines.append(f"| {one['after']} | {one['read']} | {one['place']} | {'yes' if one['readable'] else 'no'} | {one['changed by the same value']:.0%} | {one['recovered']:.0%} | "
+        lines.append(f"| {one['after']} | {one['read']} | {one['place']} | {one['changed']:.0%} | {one['changed by the same value']:.0%} | "
                      f"{one['shift']:.2f} [{low:.2f}, {high:.2f}] | {'readable' if one['readable'] else 'not readable'}, {'causal' if one['causal'] else 'not causal'} |")  # fmt: skip
     return "\n".join(lines)
 
