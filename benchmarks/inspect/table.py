@@ -70,9 +70,11 @@ def reasoners(records: list[dict[str, Any]]) -> str:
                 + " | ".join(score(one[name].get("all")) for name in columns)
                 + " |"
             )
-        lines += ["", "AUROC for a right answer, with 95 % intervals. Among problems of equal difficulty:", ""]
-        lines += [f"- after {one['steps']} steps: " + "; ".join(f"{name} {score(one[name].get('equal difficulty'))}" for name in columns if name != "easiness")
-                  for one in told if "equal difficulty" in one["settled"]]  # fmt: skip
+        lines += ["", "AUROC for a right answer, with 95 % intervals."]
+        if equal := [one for one in told if "equal difficulty" in one["settled"]]:
+            lines += ["Among problems of equal difficulty:", ""]
+            lines += [f"- after {one['steps']} steps: " + "; ".join(f"{name} {score(one[name].get('equal difficulty'))}" for name in columns if name != "easiness")
+                      for one in equal]  # fmt: skip
         lines.append("")
     return "\n".join(lines).rstrip()
 
