@@ -16,8 +16,8 @@ from latentweaver.evaluate.intervals import wilson
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[2] / "docs" / "smollm2-weaver.md"
-SHOWN = (1, 2, 4, 8, 16, 32)
-CONTROLS = {"equal-tokens": "no loop, equal tokens", "equal-flops": "no loop, equal FLOPs"}
+BINS = ((1, 2), (3, 4), (5, 8), (9, 12), (13, 16))
+"""Depths that are shown together."""
 
 Cells = dict[tuple[str, int, int], tuple[int, int]]
 """For each (task, difficulty, steps): right answers, and how many were asked."""
@@ -38,45 +38,33 @@ def share(right: int, count: int) -> str:
     return f"{100 * right / count:.1f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def by_difficulty(looped: Cells, controls: dict[str, Cells]) -> str:
-    """All tasks together: difficulty against steps, and the controls."""
-    levels, steps = sorted({level for _, level, _ in looped}), [step for step in SHOWN if any(step == s for _, _, s in looped)]
+def known(looped: dict[str, Any], twin: dict[str, Any]) -> str:
+    """Per cent of the values known, by depth, after each number of steps; and by the twin, which has one."""
+    steps = list(map(int, next(iter(looped.values()))))
+    last = f"{steps[-1]} steps, with its interval"
     lines = [
-        "| serial depth | tasks | "
-        + " | ".join(f"{s} step{'s' * (s > 1)}" for s in steps)
-        + "".join(f" | {CONTROLS[c]}" for c in controls)
-        + " |"
+        "| task | depth of the value | " + " | ".join(map(str, steps[:-1])) + f" | {last} | no loop |",
+        "|" + "---|" * (len(steps) + 3),
     ]
-    lines.append("|" + "---|" * (2 + len(steps) + len(controls)))
-    for level in levels:
-        names = sorted({task for task, one, _ in looped if one == level})
-        total = lambda table, step: [sum(part) for part in zip(*(table[task, level, step] for task in names), strict=True)]  # noqa: B023, E731
-        row = [share(*total(looped, step)) for step in steps] + [share(*total(table, 1)) for table in controls.values()]
-        lines.append(f"| {level} | {len(names)} | " + " | ".join(row) + " |")
+
+    def inside(counts: dict[str, list[int]], low: int, high: int) -> tuple[int, int]:
+        within = [pair for depth, pair in counts.items() if low <= int(depth) <= high]
+        return sum(right for right, _ in within), sum(count for _, count in within)
+
+    for task, by_steps in looped.items():
+        for low, high in BINS:
+            row = [f"{100 * right / count:.0f}" for step in steps[:-1] for right, count in [inside(by_steps[str(step)], low, high)]]
+            row += [share(*inside(by_steps[str(steps[-1])], low, high)), share(*inside(twin[task]["1"], low, high))]
+            lines.append(f"| {task} | {low} to {high} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def by_task(looped: Cells, controls: dict[str, Cells], levels: tuple[int, ...] = (4, 8, 16)) -> str:
-    """Each task at some difficulties: 1 step, the best of the steps shown, and the controls."""
-    steps = [step for step in SHOWN if any(step == s for _, _, s in looped)]
-    lines = ["| task | serial depth | " + " | ".join(map(str, steps)) + "".join(f" | {CONTROLS[c]}" for c in controls) + " |"]
-    lines.append("|" + "---|" * (2 + len(steps) + len(controls)))
-    for task in dict.fromkeys(task for task, _, _ in looped):
-        for level in levels:
-            if (task, level, 1) in looped:
-                row = [f"{100 * looped[task, level, step][0] / looped[task, level, step][1]:.0f}" for step in steps]
-                row += [share(*table[task, level, 1]) for table in controls.values()]
-                lines.append(f"| {task} | {level} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
-def in_writing(looped: Cells) -> str:
-    """The way written down first: each task and difficulty against the steps that every token takes."""
-    steps = sorted({step for _, _, step in looped})
-    lines = ["| task | serial depth | " + " | ".join(f"{step} step{'s' * (step > 1)} a token" for step in steps) + " |"]
-    lines.append("|" + "---|" * (2 + len(steps)))
-    for task, level in dict.fromkeys((task, level) for task, level, _ in looped):
-        lines.append(f"| {task} | {level} | " + " | ".join(share(*looped[task, level, step]) for step in steps) + " |")
+def answers(twin: Cells, levels: tuple[int, ...] = (1, 2, 4, 8, 16, 24)) -> str:
+    """The twin's answers, by the depth of the question."""
+    lines = ["| task | " + " | ".join(map(str, levels)) + " |", "|" + "---|" * (1 + len(levels))]
+    for task in dict.fromkeys(task for task, _, _ in twin):
+        cells = [f"{100 * twin[task, level, 1][0] / twin[task, level, 1][1]:.0f}" for level in levels]
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -96,13 +84,13 @@ def runs(names: list[str]) -> str:
 
 
 def tables() -> dict[str, str]:
-    """All tables by the name of their mark. The controls appear once there are results of them."""
-    controls = {name: cells(HERE / name / "direct.json") for name in CONTROLS if (HERE / name / "direct.json").is_file()}
-    looped = cells(HERE / "looped" / "direct.json")
-    every = sorted(path.parent.name for path in HERE.glob("*/run.json"))
-    found = {"difficulty": by_difficulty(looped, controls), "task": by_task(looped, controls), "runs": runs(every)}
-    written = HERE / "looped" / "written.json"
-    return found | ({"written": in_writing(cells(written))} if written.is_file() else {})
+    """All tables by the name of their mark."""
+    counts = [json.loads((HERE / name / "hops.json").read_text())["known"] for name in ("looped", "equal-tokens")]
+    return {
+        "known": known(*counts),
+        "answers": answers(cells(HERE / "equal-tokens" / "direct.json")),
+        "runs": runs(["looped", "equal-tokens", "first-recipe", "first-recipe-muon"]),
+    }
 
 
 if __name__ == "__main__":

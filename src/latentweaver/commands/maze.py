@@ -15,8 +15,8 @@ from latentweaver.commands.common import numbers, quiet
 class Maze:
     """A maze, and which way to its goal the model knows after each number of steps."""
 
-    model: Annotated[str, tyro.conf.Positional] = "weaver-mazes"
-    """A name or a checkpoint folder of a model that was trained on flood (`lw train mazes`)."""
+    model: Annotated[str, tyro.conf.Positional]
+    """A checkpoint folder of a model that was trained on flood (`lw train mazes`)."""
 
     steps: str = "1,2,4,8,16,32"
     """Numbers of steps to look at."""

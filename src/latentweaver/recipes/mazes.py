@@ -1,4 +1,4 @@
-"""`weaver-mazes`: a small reasoner that floods a maze from its goal, one move a step, trained from nothing.
+"""Mazes: a small reasoner that floods a maze from its goal, one move a step, trained from nothing.
 
 The recipe of `weaver-chains` on a picture: every place says which way leads to the goal, after every step, or "?" as long as there
 were fewer steps than it is far. So each update is a one-hop problem at all distances at once: look at the places next door, and
@@ -20,7 +20,7 @@ from latentweaver.training.objectives import EveryStep
 
 @dataclass(frozen=True)
 class Mazes(Chains):
-    """The recipe of `weaver-mazes`; for the fields that are not here see `Chains`.
+    """A reasoner for mazes; for the fields that are not here see `Chains`.
 
     Attributes:
         side: places in a row of a maze, and rows.
@@ -32,6 +32,7 @@ class Mazes(Chains):
     depth: int = 16
     width: int = 128
     inner: int = 344
+    initial_state: str = "zeros"
     low_steps: int = 1
     high_steps: int = 24
     backprop: int = 4

@@ -69,7 +69,7 @@ class SmolLM2Weaver:
     warm_steps: int = 3
     warm: float = 0.3
     rise: float = 0.3
-    updates: int = 1838
+    updates: int = 950
     lr: float = 1e-3
     weight_decay: float = 0.0
     optimiser: Literal["adamw", "muon"] = "adamw"

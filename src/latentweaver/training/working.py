@@ -28,7 +28,7 @@ def make(model: nn.Module, dtype: torch.dtype) -> None:
             module.joined = _together(layers, dtype)
             done |= {id(layer) for layer in layers}
         elif hasattr(module, "working") and id(module) not in done:
-            module.working = module.matrix().to(dtype)
+            module.working = _cast(module.matrix(), dtype)
 
 
 def drop(model: nn.Module) -> None:
@@ -39,6 +39,11 @@ def drop(model: nn.Module) -> None:
             module.working = None
         if hasattr(module, "joined"):
             module.joined = None
+
+
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in `dtype`, and no parameter: set on a module, that would be one of its own."""
+    return weight.view_as(weight) if weight.dtype is dtype else weight.to(dtype)
 
 
 def _together(layers: list[Any], dtype: torch.dtype) -> Pair:
