@@ -31,6 +31,7 @@ import transformers
 from latentweaver import halting
 from latentweaver.checkpoints.loading import load, load_tokenizer
 from latentweaver.evaluate.paired import difference, mcnemar
+from latentweaver.runtime.bench import processor
 from latentweaver.tasks.chains import Chains
 from latentweaver.tasks.problem import Problem
 
@@ -152,22 +153,13 @@ def main() -> None:
             "benchmark": "early_exit",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": f"python benchmarks/early_exit.py --problems {options.problems} --seed {options.seed}",
-            "machine": {"processor": _processor(), "threads": 1},
+            "machine": {"processor": processor(), "threads": 1},
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
             "mixes": mixes,
         }
         (options.out / "early_exit.json").write_text(json.dumps(record, indent=1) + "\n")
         head = f"Early exit of weaver-chains on {record['machine']['processor']}, one thread, torch {torch.__version__}, {record['date']}."
         (options.out / "early_exit.md").write_text(f"{head}\n\n    {record['command']}\n\n{table(mixes)}\n")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from latentweaver.checkpoints.loading import load, load_tokenizer
 from latentweaver.halting import Confidence, HaltingRule, StateChange
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
+from latentweaver.runtime.bench import processor
 from latentweaver.runtime.engine import Engine
 from latentweaver.runtime.request import Request
 from latentweaver.runtime.running import Running
@@ -211,20 +212,11 @@ def main() -> None:
         record = {
             "benchmark": "serving",
             "date": now.isoformat(timespec="seconds"),
-            "machine": {"processor": _processor(), "threads": torch.get_num_threads()},
+            "machine": {"processor": processor(), "threads": torch.get_num_threads()},
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
             "mixes": mixes,
         }
         (options.out / f"serving-{now:%Y-%m-%d}.json").write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

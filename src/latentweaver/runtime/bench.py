@@ -7,6 +7,7 @@ the weights fit a cache that is faster than memory.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -56,6 +57,13 @@ def bandwidth(device: torch.device | str = "cpu", megabytes: int = 512) -> float
     data = torch.ones(megabytes * 2**18, device=device)
     best = min(_timed(data.sum, data.device) for _ in range(8))
     return data.nbytes / best / 1e9
+
+
+def processor() -> str:
+    """What this machine's processor is called, for records of measurements."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def last_level_cache() -> int | None:
