@@ -5,8 +5,8 @@
 
 The base is SmolLM2-135M; the problems are `tasks.worded`, whose templates are split in two: none of the test's was trained on. Every arm
 makes as many updates as the same number of floating-point operations allows, counted column by column as it computes them, padding
-included. That number is set from the speeds measured in the first half minute so that all arms fit in `--seconds`; `--flops` sets it by
-hand. Seeds train side by side, one process each. A run that time cut short goes on when the same command is given again (`--state`
+included. That number is set from speeds measured first, so that all arms fit in `--seconds`; `--flops` sets it by
+hand. Seeds train one after another, or `--together` at a time, each in a process of its own. A run that time cut short goes on when the same command is given again (`--state`
 keeps the checkpoints); each finished run leaves OUT/ARM-SEED.json.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -50,14 +51,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "recurrent": {"method": "no-cot", "loops": 6},
     "recurrent-coconut": {"method": "coconut", "loops": 6},
     "pause": {"method": "pause"},
-    "codi": {"method": "codi", "compile": False},
-    "pccot": {"method": "pccot", "compile": False},
+    "codi": {"method": "codi", "compile": False, "batch_size": 64, "accumulate": 4},
+    "pccot": {"method": "pccot", "compile": False, "batch_size": 64, "accumulate": 4},
     "no-thoughts": {"method": "no-thoughts"},
     "recurrent-no-thoughts": {"method": "no-thoughts", "loops": 6},
 }
 COMMON: dict[str, Any] = {"tasks": ("sums", "counters", "swaps", "arrows"), "difficulty": 6, "base": "smollm2-135m", "epochs": 12}
-COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 256, "lr": 5e-4, "cooldown": 0.3}
-COMMON |= {"precision": "bf16", "compile": True}
+COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 128, "accumulate": 2}
+COMMON |= {"lr": 5e-4, "cooldown": 0.3, "precision": "bf16", "compile": True}
 WINDOW = 16
 """Batches that are sorted by length together, so that a batch has rows of like length."""
 
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--flops", type=float, help="training compute of each run")
     parser.add_argument("--arms", nargs="+", default=list(ARMS)[:8], choices=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--together", type=int, default=1, help="seeds that train side by side; each takes up to 25 GB of the card")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--problems", type=int, default=200_000)
     parser.add_argument("--test-problems", type=int, default=1000)
@@ -93,18 +95,24 @@ def main() -> None:
 
 
 def launch(options: argparse.Namespace) -> None:
-    """One process a seed; all draw the same problems, which are drawn first."""
+    """One process a seed, `together` of them at a time; all draw the same problems, which are drawn first."""
     pool_of(options)
-    running = []
-    for seed in options.seeds:
-        log = (options.out / f"seed-{seed}.log").open("a")
-        command = [sys.executable, *sys.argv, "--seed", str(seed), "--began", str(options.began)]
-        running.append(subprocess.Popen(command, stdout=log, stderr=log))
-    for process in running:
-        try:
-            process.wait(max(options.began + options.seconds + 20 - time.time(), 1))
-        except subprocess.TimeoutExpired:
-            process.kill()
+    waiting, running = list(options.seeds), []
+    while waiting or running:
+        running = [process for process in running if process.poll() is None]
+        late = time.time() > options.began + options.seconds
+        while waiting and len(running) < options.together and not late:
+            seed = waiting.pop(0)
+            log = (options.out / f"seed-{seed}.log").open("a")
+            command = [sys.executable, *sys.argv, "--seed", str(seed), "--began", str(options.began)]
+            environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}  # rows are of many lengths
+            running.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+        if late:
+            waiting = []
+        if time.time() > options.began + options.seconds + 20:
+            for process in running:
+                process.kill()
+        time.sleep(0.5)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -131,6 +139,10 @@ def work(options: argparse.Namespace) -> None:
                 print(f"{name} failed", flush=True)
                 traceback.print_exc()
                 continue
+            gc.collect()
+            if options.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
             if result is None:
                 print(f"{name} is cut by the time; the same command goes on with it", flush=True)
                 break
@@ -165,18 +177,18 @@ def _drawn(recipe: WordProblems, count: int, part: int) -> list[tuple[list[int],
 
 @dataclass
 class Fresh:
-    """Batches of like length, drawn anew from a pool: batch i depends on (seed, i) alone, and belongs to epoch i * epochs // updates."""
+    """Batches of like length, drawn anew from a pool: batch i of `count` depends on (seed, i) alone, and belongs to epoch i * epochs // count."""
 
     pool: list[Example]
     batch_size: int
-    updates: int
+    count: int
     epochs: int
     make: Any
     seed: int
     _window: tuple[int, list[list[int]]] = field(default=(-1, []), repr=False)
 
     def epoch(self, index: int) -> int:
-        return index * self.epochs // self.updates
+        return index * self.epochs // self.count
 
     def __getitem__(self, index: int) -> Any:
         number, place = divmod(index, WINDOW)
@@ -312,7 +324,7 @@ class Bench:
         recipe.__dict__["parts"] = recipe.looped(copy.deepcopy(self.decoder)), self.tokenizer
         return recipe
 
-    def speed(self, arm: str, seconds: float = 4.0) -> float:
+    def speed(self, arm: str, seconds: float = 1.5) -> float:
         """Operations a second of an arm's training at the last of its epochs, compiled, the weights left alone."""
         recipe = self.recipe(arm)
         lesson, device = recipe.lesson, torch.device(self.options.device)
@@ -344,6 +356,10 @@ class Bench:
                 f"{arm} epoch {epoch}: {flops / 1e9:.2f} GFLOP a problem, {took / (made - ready) * 1000:.0f} ms an update, first {began - waited:.1f} s",
                 flush=True,
             )
+        del model, optimiser
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         return total / spent
 
     def run(self, arm: str, flops: float, ends: float) -> dict[str, Any] | None:
@@ -352,8 +368,9 @@ class Bench:
         name, lesson, tokenizer = f"{arm}-{options.seed}", recipe.lesson, self.tokenizer
         began = time.monotonic()
         each = flops_a_row(recipe, recipe.parts[0], self.pool, range(recipe.epochs), 4)
-        updates = max(int(flops / (recipe.batch_size * sum(each) / len(each))), recipe.epochs)
-        stream = Fresh(self.pool, recipe.batch_size, updates, recipe.epochs, lesson.batch, recipe.seed)
+        rows = recipe.batch_size * recipe.accumulate
+        updates = max(int(flops / (rows * sum(each) / len(each))), recipe.epochs)
+        stream = Fresh(self.pool, recipe.batch_size, updates * recipe.accumulate, recipe.epochs, lesson.batch, recipe.seed)
         tests = recipe.test_items()
         settings = Settings.of(
             recipe,
@@ -367,7 +384,7 @@ class Bench:
         now = {"update": 0}
 
         def measure(model: Any) -> dict[str, float]:
-            epoch = stream.epoch(min(now["update"] + 10, updates - 1))
+            epoch = stream.epoch(min(now["update"] + 10, updates - 1) * recipe.accumulate)
             asked = tests[:: max(len(tests) // 200, 1)]
             prompts = [lesson.prompt(example, epoch) for example in examples(asked, tokenizer)]
             with torch.compiler.set_stance("force_eager"):
@@ -388,21 +405,23 @@ class Bench:
         folder, model = options.state / name, recipe.model()
         if not (folder / "training.pt").exists():
             shutil.rmtree(folder, ignore_errors=True)
-        print(f"{name}: {updates} updates of {recipe.batch_size}, {sum(each) / len(each) / 1e9:.2f} GFLOP a problem", flush=True)
+        print(f"{name}: {updates} updates of {rows}, {sum(each) / len(each) / 1e9:.2f} GFLOP a problem", flush=True)
         try:
             train(model, lesson.objective(), Fixed(0, 1), stream, settings, folder, (folder / "training.pt").exists(), measure, report)
         except _OutOfTime:
             return None
         trained = time.monotonic() - began
-        result: dict[str, Any] = {"name": name, "arm": arm, "seed": recipe.seed, "updates": updates, "batch_size": recipe.batch_size}
+        result: dict[str, Any] = {"name": name, "arm": arm, "seed": recipe.seed, "updates": updates, "problems": rows * updates}
         fields = {key: value for key, value in asdict(recipe).items() if key not in ("device", "workers")}
-        result |= {"recipe": fields, "flops_a_problem": each, "flops": recipe.batch_size * updates * sum(each) / len(each)}
+        result |= {"recipe": fields, "flops_a_problem": each, "flops": rows * updates * sum(each) / len(each)}
         result |= {
             "seconds": trained,
             "machine": machine(options.device),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+        if options.device.startswith("cuda"):
+            result["gigabytes"] = torch.cuda.max_memory_reserved() / 1e9
         result["log"] = [json.loads(text) for text in (folder / "log.jsonl").read_text().splitlines()]
         with torch.compiler.set_stance("force_eager"):
             result["sets"] = self.measured(model.eval(), recipe)
@@ -435,23 +454,15 @@ class Bench:
 def planned(bench: Bench, options: argparse.Namespace) -> float:
     """Operations of a run, the same for all arms and seeds, so that all arms fit: the first seed measures speeds, the others wait."""
     kept = options.state / "flops.json"
-    if kept.exists():
-        return json.loads(kept.read_text())["flops"]
-    measured = [arm for arm in ("no-cot", "coconut", "pccot", "recurrent", "recurrent-coconut") if arm in options.arms]
-    compiled = options.state / "compiled"
-    if options.seed == options.seeds[0]:
-        for arm in measured:  # alone: the others then find what was compiled
-            bench.speed(arm, 0.0)
-        compiled.touch()
-    while not compiled.exists():
-        time.sleep(0.2)
-    speeds = {arm: bench.speed(arm) for arm in measured}
-    if options.seed == options.seeds[0]:
+    if options.seed == options.seeds[0] and not kept.exists():
+        measured = [arm for arm in ("no-cot", "coconut", "pccot", "recurrent", "recurrent-coconut") if arm in options.arms]
+        speeds = {arm: bench.speed(arm) for arm in measured}
         like = {"codi": "pccot", "recurrent-no-thoughts": "recurrent"}
         slowest = min(speeds.values())
         each = [speeds.get(arm) or speeds.get(like.get(arm, "no-cot"), slowest) for arm in options.arms]
-        left = (options.total or options.seconds) - (time.time() - options.began) - 12 * len(options.arms)
-        flops = 0.84 * left / sum(1 / speed for speed in each)
+        rounds = -(-len(options.seeds) // options.together)
+        left = (options.total or options.seconds) - (time.time() - options.began) - rounds * (30 + 12 * len(options.arms))
+        flops = 0.84 * left / rounds / sum(1 / speed for speed in each)
         kept.write_text(json.dumps({"flops": flops, "speeds": speeds}))
         print({arm: f"{speed / 1e12:.1f} TFLOP/s" for arm, speed in speeds.items()}, flush=True)
     while not kept.exists():

@@ -68,9 +68,11 @@ def read_on(
 class _Growing(DynamicCache):
     """A cache that compiled blocks hand their keys to without looking into it: one piece of code then serves every layer."""
 
-    @torch.compiler.disable
-    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return super().update(*args, **kwargs)
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return _append(self, key_states, value_states, layer_idx, *args, **kwargs)
+
+
+_append: Any = torch.compiler.disable(DynamicCache.update)
 
 
 def _opened(memory: Mapping[str, Any] | None) -> DynamicCache:
