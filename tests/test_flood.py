@@ -175,3 +175,9 @@ def test_what_is_not_known_yet_weighs_as_much_as_what_is() -> None:
     terms = EveryStep(unknown=2)(Said(), batch, (0, 1), seed=0)
     assert float(terms.loss) == pytest.approx(float(each[0] + each[1:].mean()) / 2)
     assert float(terms.report["accuracy"]) == 1
+
+
+def test_the_shipped_model_floods_one_move_a_step_and_nothing_falls_at_four_times_as_many() -> None:
+    table = accuracy_against_steps(lw.load("weaver-mazes", device="cpu"), tasks.Flood(), [1, 11, 12, 80], [12], problems=20, seed=9)
+    assert [table.cell(12, steps).right for steps in (1, 11)] == [0, 0]
+    assert min(table.cell(12, steps).right for steps in (12, 80)) >= 19

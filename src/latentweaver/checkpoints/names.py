@@ -59,6 +59,10 @@ NAMES: dict[str, Name] = {
         find=lambda: _shipped("weaver-chains"),
         example="r=3 k=r+4 q=k+r ?q=",
     ),
+    "weaver-mazes": Name(
+        about="0.2 M parameters, ours: floods a maze from its goal, one move a step (lw maze)",
+        find=lambda: _shipped("weaver-mazes"),
+    ),
     "smollm2-weaver": Name(
         about="SmolLM2-135M, ours: its middle loops, trained on problems in plain English whose answers need many steps in a row",
         find=lambda: _shipped("smollm2-weaver"),

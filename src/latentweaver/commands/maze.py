@@ -15,16 +15,16 @@ from latentweaver.commands.common import numbers, quiet
 class Maze:
     """A maze, and which way to its goal the model knows after each number of steps."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """A checkpoint folder of a model that was trained on flood (`lw train mazes`)."""
+    model: Annotated[str, tyro.conf.Positional] = "weaver-mazes"
+    """A name or a checkpoint folder of a model that was trained on flood (`lw train mazes`)."""
 
-    steps: str = "1,2,4,8,16,32"
+    steps: str = "1,2,4,8,12,20"
     """Numbers of steps to look at."""
 
-    distance: int = 24
+    distance: int = 12
     """Moves from the start to the goal, so that the maze has ways at least as long."""
 
-    side: int = 12
+    side: int = 6
     """Places in a row, and rows; what the model was trained on."""
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Mazes: a small reasoner that floods a maze from its goal, one move a step, trained from nothing.
+"""`weaver-mazes`: a small reasoner that floods a maze from its goal, one move a step, trained from nothing.
 
 The recipe of `weaver-chains` on a picture: every place says which way leads to the goal, after every step, or "?" as long as there
 were fewer steps than it is far. So each update is a one-hop problem at all distances at once: look at the places next door, and
@@ -20,7 +20,7 @@ from latentweaver.training.objectives import EveryStep
 
 @dataclass(frozen=True)
 class Mazes(Chains):
-    """A reasoner for mazes; for the fields that are not here see `Chains`.
+    """The recipe of `weaver-mazes`; for the fields that are not here see `Chains`.
 
     Attributes:
         side: places in a row of a maze, and rows.
@@ -28,20 +28,20 @@ class Mazes(Chains):
             are steps only that they are not known yet.
     """
 
-    side: int = 12
-    depth: int = 16
-    width: int = 128
-    inner: int = 344
+    side: int = 6
+    depth: int = 12
+    width: int = 64
+    inner: int = 172
     initial_state: str = "zeros"
     low_steps: int = 1
-    high_steps: int = 24
+    high_steps: int = 20
     backprop: int = 4
     warm_steps: int = 2
-    warm_updates: int = 300
-    rise_updates: int = 700
+    warm_updates: int = 150
+    rise_updates: int = 250
     answer_weight: float = 1.0
-    batch_size: int = 64
-    updates: int = 2000
+    batch_size: int = 32
+    updates: int = 1000
     lr: float = 2e-3
     optimiser: Literal["adamw", "muon"] = "muon"
 

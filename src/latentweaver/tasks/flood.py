@@ -34,7 +34,7 @@ class Flood(Task):
         side: places in a row, and rows.
     """
 
-    side: int = 12
+    side: int = 6
 
     name = "flood"
     characters = LIGHT + HEAVY + "\n" + "".join(ARROWS.values()) + UNKNOWN
