@@ -118,8 +118,8 @@ AMD EPYC ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the gre
 
 Reading the weights takes 35.3 ms. The weights are random and made to settle, so that guesses after 8 steps hold 3.48 times in 4.
 
-**SmolLM2-135M** at one step, the same kind of machine, recorded on 22 November under load and before few rows
-became faster ([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)):
+**SmolLM2-135M** at one step, an AMD EPYC with nothing else running, 25 November
+([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)); llama.cpp is ahead at the same bytes a weight:
 
 {smollm2()}
 
