@@ -12,13 +12,13 @@ QUESTIONS = (
 
 CHAINS = ("r=3 k=r+4 q=k+r ?q=", "a=3 b=a+4 c=b+a d=c+b e=d+d f=e+1 g=f+e h=g+b ?h=")
 
-SWAPS = (
-    "Swaps. Ann has red. Bob has blue. Tom has green. Sam has gold. Ann and Bob swap. What does Ann have? Answer:",
-    "Swaps. Kay has white. Don has blue. Maria has green. Amy has gold. Amy and Kay swap. Maria and Amy swap. Don and Maria swap. Don and "
-    "Maria swap. Don and Maria swap. Kay and Don swap. Don and Kay swap. Maria and Don swap. Amy and Maria swap. Maria and Amy swap. Amy "
-    "and Maria swap. Amy and Maria swap. Don and Maria swap. Don and Amy swap. Amy and Kay swap. Don and Kay swap. Amy and Don swap. Kay "
-    "and Amy swap. Don and Kay swap. Don and Kay swap. What does Kay have? Answer:",
-)
+WORDS = {
+    "Swaps. Ann has red. Bob has blue. Tom has green. Sam has gold. Ann and Bob swap. What does Ann have? Answer:": "blue",
+    "Logic. Jean is true. Jay is not Jean. Alan is not Jay and Jean. Kim is Jay or not Alan. Ron is not Kim. Max is Jay or Ron. Walt is Max "
+    "and Alan. Maria is not Walt and Alan. Tony is not Maria or Jay. Amy is Kim or Tony. Noah is Tony and Amy. Roy is Noah and Jean. Lucy is "
+    "not Roy and Noah. What is Lucy? Answer:": "false",
+}
+"""Questions in plain English, each with its right answer."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Demo:
         chains.console.print(
             "smollm2-weaver is the pretrained model from above, trained a little with its loop: it follows what is said in plain English.\n"
         )
-        words = Thinker(Think(question="", model="smollm2-weaver", tokens=2, rule="confidence"))
-        for question in SWAPS:
-            words.console.rule("Swaps", align="left")
+        words = Thinker(Think(question="", model="smollm2-weaver", tokens=1))
+        for question, right in WORDS.items():
+            words.console.rule(f"right: {right}", align="left")
             words.console.print(question, markup=False)
-            for setting in ("1", "2", "4", "auto"):
+            for setting in ("1", "4", "16"):
                 words.answer(question, setting)
