@@ -103,11 +103,11 @@ A chain of depth d is answered from step d + 1 on, and stays answered. What made
 {controls()}
 
 **Generation** beside Huginn's own code, same random weights, 46.6 M parameters, tokens per CPU second, one thread of an
-AMD EPYC ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the greedy tokens are equal in float32:
+AMD EPYC, 24 November 2026 ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the greedy tokens are equal in float32:
 
 {generation()}
 
-**Training** beside Huginn's own code, tokens per CPU second, one busy thread
+**Training** beside Huginn's own code, tokens per CPU second, one busy thread, 24 November 2026
 ([benchmarks/training/throughput](benchmarks/training/throughput/README.md), which has an H100 too):
 
 {training()}
@@ -118,7 +118,7 @@ AMD EPYC ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the gre
 
 Reading the weights takes 35.3 ms. The weights are random and made to settle, so that guesses after 8 steps hold 3.48 times in 4.
 
-**SmolLM2-135M** at one step, an AMD EPYC with nothing else running, 25 November
+**SmolLM2-135M** at one step, an AMD EPYC with nothing else running, 25 November 2026
 ([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)); llama.cpp is ahead at the same bytes a weight:
 
 {smollm2()}

@@ -149,7 +149,7 @@ def test_norms_in_float64_are_exact_to_its_own_rounding() -> None:
     assert float((kernels.rms_norm(x, weight, 1e-6) - exact).abs().max()) < 1e-14
 
 
-@pytest.mark.skipif(library() is None, reason="nothing is native here")
+@pytest.mark.skipif(library() is None, reason="without a C compiler products are torch's own")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_many_lengths_of_prompt_are_few_shapes_of_product(monkeypatch, dtype):
     """oneDNN keeps code for each number of rows: 260 MB after a hundred lengths of prompt, if each were a shape of its own."""

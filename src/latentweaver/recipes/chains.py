@@ -159,18 +159,21 @@ class Chains:
         )
         return save_reasoner(model, Characters(self.task.characters), folder / "model")
 
-    def measure(self, model: Any) -> dict[str, float]:
-        """A quick look during training: accuracy with enough steps, with one, and beyond what was trained."""
+    def looks(self) -> dict[str, tuple[int, int]]:
+        """What is looked at during training, by name: (difficulty, steps). Enough steps, one, and beyond what was trained."""
         deepest = min(2 * self.depth, self.statements - 1)
-        wanted = {
+        return {
             "depth_2": (2, 4),
             f"depth_{self.depth}": (self.depth, self.depth + 4),
             f"depth_{self.depth}_one_step": (self.depth, 1),
             f"depth_{deepest}": (deepest, deepest + 8),
             f"depth_{self.depth}_long": (self.depth, 4 * self.high_steps),
         }
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """The accuracy of each look."""
         result = {}
-        for name, (difficulty, steps) in wanted.items():
+        for name, (difficulty, steps) in self.looks().items():
             table = accuracy_against_steps(model, self.task, [steps], [difficulty], problems=self.evaluate_problems, batch_size=128, seed=1)
             result[name] = table.cells[0].accuracy
         return result
