@@ -210,7 +210,8 @@ class LlamaCpp:
     def __init__(self, gguf: str, dtype: str, **_: Any) -> None:
         import llama_cpp
 
-        kind = {"float32": llama_cpp.LLAMA_FTYPE_ALL_F32, "int8": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0}[dtype]
+        kinds = {"float32": "ALL_F32", "bfloat16": "MOSTLY_BF16", "int8": "MOSTLY_Q8_0"}
+        kind = getattr(llama_cpp, f"LLAMA_FTYPE_{kinds[dtype]}")
         path = str(Path(tempfile.mkdtemp()) / "model.gguf")
         options = llama_cpp.llama_model_quantize_default_params()
         options.ftype, options.allow_requantize, options.nthread = kind, True, 1

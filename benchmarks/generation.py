@@ -217,12 +217,12 @@ def smollm2(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         def enter(python: str, name: str, dtype: str, **options: Any) -> None:
             rows.append((name, dtype, stack.enter_context(Contestant(python, name, dtype=dtype, **options))))
 
-        for dtype in ("float32", "int8"):
+        for dtype in ("float32", "bfloat16", "int8"):
             enter(sys.executable, "ours", dtype, folder="smollm2-135m")
-            enter(sys.executable, "plain loop", dtype, gguf=gguf)
+            if dtype != "bfloat16":
+                enter(sys.executable, "plain loop", dtype, gguf=gguf)
             if arguments.llama_python:
                 enter(arguments.llama_python, "llama.cpp", dtype, gguf=gguf)
-        enter(sys.executable, "ours", "bfloat16", folder="smollm2-135m")
         enter(sys.executable, "transformers", "float32", gguf=gguf)
         limits = bounds()
         found = measure({f"{name} {dtype}": contestant for name, dtype, contestant in rows}, SMOLLM2[0], 49000)

@@ -62,6 +62,17 @@ def test_every_operation_equals_its_plain_form(width: int, heads: int, groups: i
         assert float((plain - fast).abs().max()) < TOLERANCE[dtype] * 3
 
 
+@pytest.mark.parametrize("out", [1, 2, 3, 5, 767, 768, 769, 770, 2304])
+def test_a_product_of_any_number_of_rows_of_weights(out: int) -> None:
+    """The rows of weights are cut into pieces of 768, three streams each; none may be left out or read beyond."""
+    matrix, scale = torch.randn(out, 40), torch.rand(out)
+    whole = torch.randint(-127, 128, (out, 40), dtype=torch.int8)
+    for rows in (1, 2, 5, 8):
+        x = torch.randn(rows, 40)
+        assert agree(lambda x=x: kernels.linear(x, matrix), torch.float32)
+        assert agree(lambda x=x: kernels.linear(x, whole, None, scale), torch.float32)
+
+
 FORMS = {
     "Huginn": {"block": "sandwich", "rope_layout": "interleaved", "attention_bias": "qk"},
     "Ouro": {"block": "peri", "injection": "none", "norm_in_loop": True, "num_key_value_heads": 2},

@@ -1,7 +1,8 @@
 """Opening a checkpoint folder: config.json, safetensors (single, or many with an index), and every way they can be broken.
 
 Weights are only ever read from safetensors, which cannot carry code. Tensors are put into the model as they are read,
-without initialising it first, and the file is mapped rather than copied, so loading is as fast as the disk.
+without initialising it first, and the file is mapped, so loading is as fast as the disk. What stays on the CPU is then copied once,
+into large pages (`kernels.pages`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from latentweaver.errors import CheckpointError, InputError
+from latentweaver.kernels.pages import in_large_pages
 from latentweaver.models.blocks import RotaryTable
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
@@ -146,8 +148,9 @@ def finish(model: nn.Module, device: str | torch.device) -> Any:
     """
     if device == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return model.to(found or "cpu")
+        return in_large_pages(model.to(found or "cpu"))
     try:
-        return model.to(device)
+        model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"cannot run on device {str(device)!r}: {str(error).splitlines()[0]}") from error
+    return in_large_pages(model)

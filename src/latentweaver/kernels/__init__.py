@@ -91,7 +91,7 @@ def linear(
     """x W^T + b; with a `scale`, W is its rows times 8-bit whole numbers."""
     out, width = weight.shape
     fast = _fits(x, bias) if x.numel() <= ROWS * width else None
-    if fast and out > 2 and _plain(weight, x.dtype if scale is None else torch.int8) and (scale is None or _plain(scale, torch.float32)):
+    if fast and _plain(weight, x.dtype if scale is None else torch.int8) and (scale is None or _plain(scale, torch.float32)):
         y = x.new_empty((*x.shape[:-1], out))
         fast.linear(
             _TYPES[x.dtype], weight.data_ptr(), _pointer(scale), x.data_ptr(), _pointer(bias), y.data_ptr(),

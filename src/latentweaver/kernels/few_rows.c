@@ -1,9 +1,9 @@
 /* The operations of a transformer block for a few rows (a token each), at the speed of the memory that holds the weights.
 
    A matrix product with few rows reads each weight once and does little with it. BLAS is tuned for many rows: it reads the
-   weights at 10 GB/s where the memory gives 25 to 30. Here a tile of neighbouring weight rows stays in registers while it
-   meets every row of x, and the next tile is fetched ahead. The weights are read where they lie: nothing is repacked or
-   copied, so nothing can be out of date. The other functions save what dozens of tiny framework calls cost.
+   weights at 10 GB/s where the memory gives 25 to 30. Here a tile of a few weight rows stays in registers while it meets
+   every row of x. The weights are read where they lie: nothing is repacked, so nothing can be out of date. The other
+   functions save what dozens of tiny framework calls cost.
 
    Everything is computed in float32. `type` says how the values are stored. Compiled on the machine it runs on, for AVX-512 or AVX2. */
 
@@ -18,11 +18,10 @@ enum { FLOAT32, BFLOAT16, INT8 };
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 24")
 
-/* Weights are fetched this many bytes ahead of their use: four pages, the latency of the memory. */
-enum { AHEAD = 16384 };
-
-/* A tile is TALL rows of weights against up to WIDEST rows of x, as many sums as there are registers for. */
-enum { TALL = 3 };
+/* A tile is TALL rows of weights against up to WIDEST rows of x, as many sums as there are registers for. The rows of weights
+   lie APART rows from each other, so that each is a stream of its own, which the processor sees and fetches ahead by itself:
+   three neighbouring rows are three short runs within the same few pages, and were read at half the speed. */
+enum { TALL = 3, APART = 256 };
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 enum { LANES = 16, WIDEST = 8, MOST = TALL * WIDEST };
 #define from_int8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
@@ -101,11 +100,15 @@ INLINE void finish(const Product *p, long row, long at, float y, const int type)
     put(p->y, row * p->out + at, y, type);
 }
 
-/* `tall` weight rows from `first` against `wide` rows of x from `row`, `deep` vectors of each at a time. */
-INLINE void tile(const Product *p, long first, long row, const int stored, const int type, const int tall, const int wide, const int deep) {
-    const char *w = (const char *)p->w + first * p->in * size(stored);
-    const char *x = (const char *)p->x + row * p->in * size(type);
+/* `tall` weight rows, `apart` from each other, against `wide` rows of x from `row`, `deep` vectors of each at a time. */
+INLINE void tile(const Product *p, long first, long apart, long row, const int stored, const int type, const int tall, const int wide, const int deep) {
     const long in = p->in;
+    const char *w[TALL], *x = (const char *)p->x + row * in * size(type);
+    long at[TALL];
+    UNROLL for (int j = 0; j < tall; j++) {
+        at[j] = first + j * apart < p->out ? first + j * apart : p->out - 1; /* the last rows of all may be met twice */
+        w[j] = (const char *)p->w + at[j] * in * size(stored);
+    }
     Vector sum[MOST];
     UNROLL for (int a = 0; a < tall * wide * deep; a++) sum[a] = (Vector){0};
     long i = 0;
@@ -114,14 +117,11 @@ INLINE void tile(const Product *p, long first, long row, const int stored, const
         for (; i + 32 * deep <= in; i += 32 * deep)
             UNROLL for (int d = 0; d < deep; d++) {
                 const long k = i + 32 * d;
-                __m512bh weight[MOST];
-                UNROLL for (int j = 0; j < tall; j++) {
-                    weight[j] = (__m512bh)_mm512_loadu_si512(w + (j * in + k) * 2);
-                    __builtin_prefetch(w + (j * in + k) * 2 + AHEAD);
-                }
+                __m512bh weight[TALL];
+                UNROLL for (int j = 0; j < tall; j++) weight[j] = (__m512bh)_mm512_loadu_si512(w[j] + k * 2);
                 UNROLL for (int r = 0; r < wide; r++) {
                     __m512bh value = (__m512bh)_mm512_loadu_si512(x + (r * in + k) * 2);
-                    if (tall > 1) KEEP(value);
+                    KEEP(value);
                     UNROLL for (int j = 0; j < tall; j++) {
                         Vector *s = &sum[(j * wide + r) * deep + d];
                         *s = (Vector)_mm512_dpbf16_ps((__m512)*s, weight[j], value);
@@ -132,14 +132,11 @@ INLINE void tile(const Product *p, long first, long row, const int stored, const
     for (; i + LANES * deep <= in; i += LANES * deep)
         UNROLL for (int d = 0; d < deep; d++) {
             const long k = i + LANES * d;
-            Vector weight[MOST];
-            UNROLL for (int j = 0; j < tall; j++) {
-                weight[j] = load(w, j * in + k, stored);
-                if (d * LANES * size(stored) % 64 == 0) __builtin_prefetch(w + (j * in + k) * size(stored) + AHEAD);
-            }
+            Vector weight[TALL];
+            UNROLL for (int j = 0; j < tall; j++) weight[j] = load(w[j], k, stored);
             UNROLL for (int r = 0; r < wide; r++) {
                 Vector value = load(x, r * in + k, type);
-                if (tall > 1) KEEP(value);
+                KEEP(value);
                 UNROLL for (int j = 0; j < tall; j++) sum[(j * wide + r) * deep + d] += weight[j] * value;
             }
         }
@@ -148,19 +145,20 @@ INLINE void tile(const Product *p, long first, long row, const int stored, const
             Vector all = sum[(j * wide + r) * deep];
             UNROLL for (int d = 1; d < deep; d++) all += sum[(j * wide + r) * deep + d];
             float y = total(all);
-            for (long k = i; k < in; k++) y += get(w, j * in + k, stored) * get(x, r * in + k, type);
-            finish(p, row + r, first + j, y, type);
+            for (long k = i; k < in; k++) y += get(w[j], k, stored) * get(x, r * in + k, type);
+            finish(p, row + r, at[j], y, type);
         }
 }
 
-INLINE void strip(const Product *p, long first, const int stored, const int type) {
+/* The weights are cut into pieces of TALL * APART rows, the last into one of fewer. */
+INLINE void strip(const Product *p, long number, const int stored, const int type) {
+    const long before = number / APART * APART * TALL, rest = p->out - before;
+    const long apart = rest < TALL * APART ? (rest + TALL - 1) / TALL : APART, first = before + number % APART;
     long row = 0;
-    for (; row + WIDEST <= p->rows; row += WIDEST) tile(p, first, row, stored, type, TALL, WIDEST, 1);
-    if (WIDEST > 4 && p->rows & 4) tile(p, first, row, stored, type, TALL, 4, 1), row += 4;
-    if (p->rows & 2) tile(p, first, row, stored, type, TALL, 2, 2), row += 2;
-    /* for a single row the weights are one stream from end to end, which memory and caches like best */
-    if (p->rows & 1)
-        for (int j = 0; j < TALL; j++) tile(p, first + j, row, stored, type, 1, 1, 4);
+    for (; row + WIDEST <= p->rows; row += WIDEST) tile(p, first, apart, row, stored, type, TALL, WIDEST, 1);
+    if (WIDEST > 4 && p->rows & 4) tile(p, first, apart, row, stored, type, TALL, 4, 1), row += 4;
+    if (p->rows & 2) tile(p, first, apart, row, stored, type, TALL, 2, 2), row += 2;
+    if (p->rows & 1) tile(p, first, apart, row, stored, type, TALL, 1, 2);
 }
 
 static void strip_float32(const Product *p, long first) { strip(p, first, FLOAT32, FLOAT32); }
@@ -168,13 +166,13 @@ static void strip_bfloat16(const Product *p, long first) { strip(p, first, BFLOA
 static void strip_int8_float32(const Product *p, long first) { strip(p, first, INT8, FLOAT32); }
 static void strip_int8_bfloat16(const Product *p, long first) { strip(p, first, INT8, BFLOAT16); }
 
-/* `out` must be at least TALL; with a scale, w is INT8. */
+/* With a scale, w is INT8. */
 void linear(int type, const void *w, const float *scale, const void *x, const void *bias, void *y, long rows, long in, long out, int threads) {
     const Product p = {w, x, bias, scale, y, rows, in, out};
     void (*const strip)(const Product *, long) = type == FLOAT32 ? (scale ? strip_int8_float32 : strip_float32) : (scale ? strip_int8_bfloat16 : strip_bfloat16);
     const long strips = (out + TALL - 1) / TALL;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (long s = 0; s < strips; s++) strip(&p, s < strips - 1 ? s * TALL : out - TALL); /* the last may repeat some of the one before */
+    for (long s = 0; s < strips; s++) strip(&p, s);
 }
 
 /* y = (x + residual) / rms(x + residual) * weight ------------------------------------------------------------------------ */

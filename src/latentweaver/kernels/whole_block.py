@@ -53,7 +53,7 @@ def describe(block: Any, dtype: torch.dtype) -> Weights | None:
     if any(name.endswith(".scale") and not (scale.is_cpu and scale.dtype is torch.float32) for name, scale in block.named_buffers()):
         return None
     attention, mlp = block.attention, block.mlp
-    if not mlp.swiglu or min(layer.out_features for layer in (attention.k_proj, attention.o_proj)) < 3:
+    if not mlp.swiglu:
         return None
     weights = Weights(
         q=_matrix(attention.q_proj), k=_matrix(attention.k_proj), v=_matrix(attention.v_proj), o=_matrix(attention.o_proj),

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from latentweaver import kernels
+from latentweaver.kernels.pages import in_large_pages
 
 
 def rows_to_int8(weight: Float[Tensor, "rows width"]) -> tuple[Int[Tensor, "rows width"], Float[Tensor, "rows"]]:
@@ -70,4 +71,4 @@ def quantize(model: nn.Module) -> nn.Module:
     config = getattr(model, "config", None)
     if config is not None:
         config.int8 = True
-    return model
+    return in_large_pages(model)
