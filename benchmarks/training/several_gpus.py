@@ -29,15 +29,25 @@ def part(folder: str, stop: int) -> None:
     recipes.train("chains", folder, resume=True, report=report, **{**FIELDS, **json.loads(os.environ.get("FIELDS", "{}"))})
 
 
+def lines(place: Path) -> list[str]:
+    """The log of a run."""
+    return (place / "log.jsonl").read_text().splitlines()
+
+
 def main(folder: Path) -> None:
     alone, parts = folder / "alone", folder / "parts"
     one = [sys.executable, __file__]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    for launch, place, stop in ((one, alone, -1), (one, parts, 25), (two, parts, 45), (one, parts, -1)):
-        ended = subprocess.run([*launch, str(place), str(stop)], capture_output=True, text=True)
+    begun = subprocess.Popen([*one, str(alone), "-1"], stderr=subprocess.PIPE, text=True)  # beside the others
+    for launch, stop in ((one, 25), (two, 45), (one, -1)):
+        ended = subprocess.run([*launch, str(parts), str(stop)], capture_output=True, text=True)
         if ended.returncode and stop < 0:
             sys.exit(ended.stderr)
-    losses = [[json.loads(line)["loss"] for line in (place / "log.jsonl").read_text().splitlines()] for place in (alone, parts)]
+        print(f"{launch[-2] if launch is two else 1} process(es): update {json.loads(lines(parts)[-1])['update']} reached", flush=True)
+    _, errors = begun.communicate()
+    if begun.returncode:
+        sys.exit(errors)
+    losses = [[json.loads(line)["loss"] for line in lines(place)] for place in (alone, parts)]
     worst = max(abs(mine - theirs) / mine for mine, theirs in zip(*losses, strict=True))
     print(f"{len(losses[0])} updates; the losses differ by at most {worst:.1e} of themselves")
 

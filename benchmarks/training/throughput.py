@@ -18,6 +18,7 @@ import platform
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,14 @@ def model_of(case: Case, width: int = 576, vocabulary: int = 49152) -> Recurrent
 
 
 class Batches:
-    """The same few random batches over and over."""
+    """The same random batch over and over.
 
-    def __init__(self, case: Case, vocabulary: int) -> None:
+    Args:
+        before: what every process does before it takes the batch of a number.
+    """
+
+    def __init__(self, case: Case, vocabulary: int, before: dict[int, Callable[[], None]]) -> None:
+        self.before = before
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, vocabulary, (case.rows, case.length + 1), generator=generator)
         labels = ids[:, 1:].clone()
@@ -102,6 +108,7 @@ class Batches:
             self.batch = self.batch.pin_memory()
 
     def __getitem__(self, index: int) -> Batch:
+        self.before.get(index, lambda: None)()
         return self.batch
 
 
@@ -117,12 +124,12 @@ def flops_per_token(case: Case, config: RecurrentDepthConfig) -> float:
 
 
 class Turn:
-    """Several runs of this file on one card: all compile at once, then each is timed alone.
+    """Several runs of this file on one machine: all compile at once, then each is timed alone.
 
     Args:
         folder: where they meet; None for one that is by itself.
         number: how many there are.
-        patience: seconds to wait for the others.
+        patience: seconds from the start of this one to wait for the others.
     """
 
     def __init__(self, folder: Path | None, number: int, patience: float = 120.0) -> None:
@@ -130,15 +137,25 @@ class Turn:
         self.began = time.monotonic()
 
     def take(self) -> None:
-        """Wait until all are ready, then for the others' timing."""
+        """Wait until all are ready, then for the others' timing. Every process of a run waits here: one that went ahead would wait on
+        its card, in a kernel of NCCL, for those that did not."""
         if self.folder is None:
             return
-        torch.cuda.empty_cache()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        ours = self.folder / f"turn-{os.getppid()}"  # the processes of a run have one parent, torchrun
+        if ranks.rank() > 0:
+            while not ours.exists():
+                time.sleep(0.01)
+            return
         (self.folder / f"ready-{os.getpid()}").touch()
         while len(list(self.folder.glob("ready-*"))) < self.number and time.monotonic() - self.began < self.patience:
             time.sleep(0.1)
         self.lock = (self.folder / "lock").open("w")
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        if ranks.size() > 1:
+            ours.touch()
 
     def give(self) -> None:
         if self.folder is not None:
@@ -170,8 +187,6 @@ def measure(
     profiler = torch.profiler.profile()
 
     def report(line: dict[str, Any]) -> None:
-        if line["update"] == warm:
-            turn.take()
         stamps[line["update"]] = time.perf_counter()
         losses.append(line["loss"])
         if line["update"] == stop:
@@ -188,7 +203,7 @@ def measure(
             model,
             LastStep(compile=dict(case.settings)["compile"] == "steps"),
             Fixed(*case.steps),
-            Batches(case, vocabulary),
+            Batches(case, vocabulary, {warm: turn.take}),
             settings,
             folder,
             report=report,
@@ -228,6 +243,7 @@ if __name__ == "__main__":
     parser.add_argument("--timed", type=int, default=16)
     parser.add_argument("--meet", type=Path, help="a folder where several runs meet, to compile together and be timed alone")
     parser.add_argument("--number", type=int, default=1, help="how many meet")
+    parser.add_argument("--patience", type=float, default=120, help="seconds to wait for the others")
     parser.add_argument("--profile", type=Path, help="where to write the kernels of one more update")
     parser.add_argument("--rows", type=int, help="in place of each variant's, for a rehearsal")
     parser.add_argument("--width", type=int, default=576)
@@ -243,7 +259,7 @@ if __name__ == "__main__":
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             try:
-                turn = Turn(options.meet, options.number)
+                turn = Turn(options.meet, options.number, options.patience)
                 results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary, turn, options.profile)
                 break
             except torch.OutOfMemoryError:
