@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -175,3 +179,25 @@ def test_many_lengths_of_prompt_are_few_shapes_of_product(monkeypatch, dtype):
             assert found.shape == (1, rows, 5)
             assert torch.allclose(found, plain(x, weight, bias), atol=1e-5 if dtype is torch.float32 else 5e-2)
     assert len(shapes) < 20
+
+
+def test_the_gpus_product_of_one_row_in_tritons_interpreter() -> None:
+    """On this CPU, where there is Triton (any PyTorch built for CUDA brings it); `test_gpu.py` runs the compiled one."""
+    pytest.importorskip("triton")
+    program = """
+import torch
+from torch.nn import functional as F
+from latentweaver.kernels import gpu
+torch.manual_seed(0)
+for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 1e-2)):
+    for out, width in ((1, 64), (7, 33), (301, 96), (30, 2049)):
+        x, weight, bias = torch.randn(1, 1, width).to(dtype), torch.randn(out, width).to(dtype), torch.randn(out).to(dtype)
+        for added in (None, bias):
+            exact = F.linear(x.double(), weight.double(), None if added is None else added.double())
+            found = torch.ops.latentweaver.one_row(x, weight, added)
+            assert found.dtype is dtype
+            assert float((found - exact).abs().max() / exact.abs().max()) < tolerance, (dtype, out, width)
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -206,7 +206,11 @@ def _compiled_blocks(model: Any, products: str) -> Iterator[None]:
         block.forward = partial(_with_window, run, block)
     try:
         own = products == "own" and model.device.type == "cuda"
-        with native("meta"), one_row_on_gpu() if own else contextlib.nullcontext():  # "meta": the plain expressions, also on a CPU
+        with (
+            native("meta"),  # the plain expressions, also on a CPU
+            one_row_on_gpu() if own else contextlib.nullcontext(),
+            torch._dynamo.config.patch(recompile_limit=256),  # every shape of block is code of its own, on purpose
+        ):
             yield
     finally:
         for block in blocks:
