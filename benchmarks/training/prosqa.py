@@ -1,205 +1,273 @@
-"""Problems in words by every method and control, from nothing: many runs side by side, then what each of them can do.
+"""ProsQA by every method and control, from nothing: one card, one arm after another, the same problems and epochs for all.
 
-    python benchmarks/training/prosqa.py RUNS OUT --seconds 480 --devices cuda:0 cuda:1
-    python benchmarks/training/prosqa.py RUNS OUT --only coconut-0 cot-0
+    python benchmarks/training/prosqa.py OUT --test prosqa_test.json --valid prosqa_valid.json --seconds 1300
+    python benchmarks/training/prosqa.py OUT --table
 
-RUNS is a JSON file: for every run its recipe ("prosqa", "prontoqa") and the recipe's fields. Runs with "seconds" come first, train for
-that long, and keep their decoder; others may begin with it ("base": its name), with as many updates for all of them as the slowest
-has time for ("fit": true). Each run leaves OUT/NAME.json and its
-log; models are kept in OUT/NAME/model. A run that is stopped by `--seconds` before its curriculum is over is not measured.
+One decoder (12 layers of width 768, three tokens a fact) learns facts first: to say what follows a name. Every arm of a seed begins with
+it and is shown the same graphs as often, their names and order drawn anew; the arms with a curriculum go through its stages in that time.
+Every arm leaves OUT/ARM-SEED.json when it is done: right or wrong for each of the published test and validation problems, of longer
+paths and of denser graphs; thoughts and tokens of an answer, its wall time, and what is left of it when thoughts are ablated.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import copy
+import gc
 import json
+import multiprocessing
 import os
+import platform
 import random
-import subprocess
-import sys
+import re
+import shutil
 import time
-from dataclasses import replace
+import traceback
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from latentweaver import recipes
-from latentweaver.recipes.comparing import SOFT, ablated, floors_of, measure, softened
+from latentweaver.checkpoints.formats import llama_tensor
+from latentweaver.evaluate.intervals import wilson
+from latentweaver.evaluate.paired import mcnemar
+from latentweaver.recipes import RECIPES
+from latentweaver.recipes.comparing import ablated, floors_of, measure
 from latentweaver.recipes.methods import METHODS
-from latentweaver.recipes.wording import examples
 from latentweaver.tasks.graphs import GraphMaker
 from latentweaver.tasks.prosqa import ProsQA
+from latentweaver.training.depth import Fixed
+from latentweaver.training.loop import Settings, train
+
+ARMS = ["no-cot", "cot", "coconut", "pause", "no-curriculum", "no-thoughts", "icot", "pccot", "codi", "lotus", "pause-multipass"]
+COMMON: dict[str, Any] = {"width": 768, "layers": 12, "heads": 12, "batch_size": 256, "window": 16, "grid": 32, "limit": 48}
+COMMON |= {"epochs": 24, "epochs_per_stage": 2, "max_latent_stage": 6, "warm_epochs": 2, "removed_per_epoch": 2, "block": 4}
+COMMON |= {"lr": 3e-4, "warmup": 100, "cooldown": 0.2, "precision": "bf16", "compile": True, "record": True, "workers": 6}
+ONE_BY_ONE = {"codi": {"compile": False}, "pccot": {"compile": False}}
+"""Taught from the states after each layer, which compiled blocks do not say."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=1e9, help="training ends after so many")
-    parser.add_argument("--devices", nargs="+", default=["cpu"], help="shared by the runs in turn")
-    parser.add_argument("--jobs", type=int, default=32, help="processes at a time")
-    parser.add_argument("--only", nargs="+", help="these runs only")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--test", type=Path)
+    parser.add_argument("--valid", type=Path)
+    parser.add_argument("--seconds", type=float, default=1e9, help="no arm begins that would not end in this time")
+    parser.add_argument("--facts", type=int, default=12, help="epochs of facts")
+    parser.add_argument("--facts-lr", type=float, default=5e-4)
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--jobs", type=int, default=8, help="processes that draw problems")
+    parser.add_argument("--state", type=Path, default=Path("/tmp/prosqa"), help="a folder for checkpoints")
+    parser.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all arms, as JSON")
+    parser.add_argument("--table", action="store_true", help="print the table of OUT and train nothing")
     options = parser.parse_args()
-    runs = json.loads(options.runs.read_text())
-    if options.one:
-        together = [name for name, about in runs.items() if about.get("fit") and (not options.only or name in options.only)]
-        run(options.one, runs[options.one], together, options.out, options.seconds, options.devices[0])
-        return
     options.out.mkdir(parents=True, exist_ok=True)
-    chosen = {name: about for name, about in runs.items() if not options.only or name in options.only}
-    bases = {name: about for name, about in chosen.items() if "seconds" in about}
-    began = time.monotonic()
-    launch(options, bases, options.seconds)
-    rest = {name: about for name, about in chosen.items() if name not in bases}
-    launch(options, rest, options.seconds - (time.monotonic() - began))
+    if not options.table:
+        run_all(options)
+    print(table([json.loads(path.read_text()) for path in sorted(options.out.glob("*-[0-9].json"))]))
 
 
-def launch(options: argparse.Namespace, runs: dict[str, dict], seconds: float) -> None:
-    """One process a run, at most `jobs` at a time; they share the devices in turn."""
-    began, running, started, waiting = time.monotonic(), [], 0, list(runs)
-    while waiting or running:
-        running = [process for process in running if process.poll() is None]
-        while waiting and len(running) < options.jobs:
-            name, device = waiting.pop(0), options.devices[started % len(options.devices)]
-            left = seconds - (time.monotonic() - began)
-            command = [
-                sys.executable,
-                __file__,
-                str(options.runs),
-                str(options.out),
-                "--one",
-                name,
-                "--seconds",
-                str(left),
-                "--devices",
-                device,
-            ]
-            command += ["--only", *options.only] if options.only else []
-            with (options.out / f"{name}.log").open("w") as log:
-                running.append(subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}))
-            started += 1
-        time.sleep(0.5)
+def run_all(options: argparse.Namespace) -> None:
+    """Every arm of every seed, as far as the time goes."""
+    ends, slowest = time.monotonic() + options.seconds, 0.0
+    torch.set_float32_matmul_precision("high")
+    torch._dynamo.config.assume_static_by_default = False  # one piece of code for all shapes
+    fields = {**COMMON, **options.more, "test": options.test, "valid": options.valid, "device": options.device}
+    shared = RECIPES["prosqa-cot"](**fields)
+    items = drawn(shared, options.jobs)
+    sets = problems(shared)
+    print(f"{len(items)} problems drawn, {time.monotonic() - ends + options.seconds:.0f} s", flush=True)
+    for seed in options.seeds:
+        began = time.monotonic()
+        base = learned_facts(replace(shared, seed=seed, lr=options.facts_lr), items, options)
+        for arm in options.arms:
+            name = f"{arm}-{seed}"
+            if (options.out / f"{name}.json").exists():
+                continue
+            if time.monotonic() + 1.05 * slowest > ends:
+                print(f"no time for {name}", flush=True)
+                continue
+            began = time.monotonic()
+            try:
+                recipe = RECIPES[f"prosqa-{arm}"](**{**fields, **ONE_BY_ONE.get(arm, {}), "seed": seed})
+                result = run(recipe, arm, items, sets, base, options, ends)
+                (options.out / f"{name}.json").write_text(json.dumps(result))
+            except Exception:  # the other arms go on; what failed is in the log
+                print(f"{name} failed", flush=True)
+                traceback.print_exc()
+                continue
+            slowest = max(slowest, time.monotonic() - began)
+            gc.collect()
+            if options.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
 
 
-def fitted(recipe: Any, name: str, out: Path, together: list[str], ends: float) -> int:
-    """Problems of an epoch, the same for all runs that go on together, so that the slowest has made its updates when time `ends`.
-
-    All of them try for some seconds how long an update takes while the others do the same, and wait for each other before and after.
-    """
-    meet(out, "ready", name, together, 0.0)
-    trial = replace(recipe, problems=recipe.batch_size)
-    model = trial.model().to(recipe.device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-9)
-    batch = trial.lesson.batch(examples(trial.items, trial.tokenizer), 10**6, random.Random(0)).to(recipe.device)
-    began, times = time.monotonic(), []
-    while time.monotonic() - began < TRIAL or len(times) < 3:
-        start = time.monotonic()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = trial.lesson.objective()(model, batch, (0, 1), 0).loss
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        loss.item()
-        times.append(time.monotonic() - start)
-    slowest = meet(out, "speed", name, together, sum(times[1:]) / len(times[1:]))
-    updates = 0.75 * (ends - time.monotonic()) / slowest
-    print(f"an update takes up to {slowest:.3f} s: {updates:.0f} updates", flush=True)
-    return min(max(round(updates / recipe.epochs), 20), 280) * recipe.batch_size
+def drawn(recipe: Any, jobs: int) -> list[Any]:
+    """The training problems, by several processes."""
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        parts = pool.starmap(_part, [(recipe.nodes, recipe.hops, recipe.problems // jobs + 1, part) for part in range(jobs)])
+    return [item for part in parts for item in part][: recipe.problems]
 
 
-def meet(out: Path, what: str, name: str, together: list[str], value: float) -> float:
-    """Leave a number for the others and wait, not for ever, until each has left one; the largest."""
-    (out / f"{what}-{name}").write_text(str(value))
-    began, places = time.monotonic(), [out / f"{what}-{other}" for other in together]
-    while time.monotonic() - began < 60 and not all(place.exists() for place in places):
-        time.sleep(0.2)
-    return max(float(place.read_text() or 0) for place in places if place.exists())
-
-
-TRIAL = 8.0
-"""Seconds for which runs try how long an update takes."""
-
-
-class OutOfTime(Exception):
-    pass
-
-
-def run(name: str, about: dict, together: list[str], out: Path, seconds: float, device: str) -> None:
-    """One run: train, then measure."""
-    began = time.monotonic()
+def _part(nodes: int, hops: tuple[int, int], count: int, part: int) -> list[Any]:
     torch.set_num_threads(1)
-    fields = dict(about)
-    kind = fields.pop("recipe")
-    seconds = min(seconds, fields.pop("seconds", seconds))
-    if "base" in fields:
-        fields["base"] = str(out / fields["base"] / "decoder")
-    fit = fields.pop("fit", False)
-    recipe = recipes.RECIPES[f"{kind}-{fields.pop('method')}"](**{**fields, "device": device})
-    if fit:
-        recipe = replace(recipe, problems=fitted(recipe, name, out, together, began + seconds))
-    folder, last = out / name, {"update": 0}
-
-    def report(line: dict) -> None:
-        last.update(line)
-        if "accuracy" in line or line["update"] % 100 == 0:
-            print(*(f"{key} {line[key]:.4g}" for key in ("update", "loss", "accuracy", "seconds") if key in line), flush=True)
-        if time.monotonic() - began > seconds and line["update"] < recipe.updates:
-            raise OutOfTime
-
-    with contextlib.suppress(OutOfTime):
-        recipe.run(folder, report=report)
-    if "seconds" in about:  # what other runs begin with
-        decoder, tokenizer = recipe.parts
-        decoder.save_pretrained(folder / "decoder")
-        tokenizer.save_pretrained(folder / "decoder")
-        model = recipe.model().eval()
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
-    result = {"name": name, "run": about, "updates": last["update"], "of": recipe.updates, "complete": last["update"] == recipe.updates}
-    result |= {"seconds": time.monotonic() - began, "device": device, "torch": torch.__version__, "transformers": transformers.__version__}
-    lines = [json.loads(text) for text in (folder / "log.jsonl").read_text().splitlines()]
-    result["log"] = [line for line in lines if "accuracy" in line or line["update"] % 100 == 0]
-    (out / f"{name}.json").write_text(json.dumps(result))  # in case measuring does not end
-    if not (folder / "model" / "config.json").is_file():
-        return
-    from latentweaver.checkpoints.loading import load, load_tokenizer
-
-    trained, tokenizer = load(folder / "model", device=device), load_tokenizer(folder / "model")
-    sets = problems(recipe)
-    methods = [about["method"], SOFT] if about["method"] == "cot" else [about["method"]]
-    result["measured"] = {
-        method: {
-            label: measure(
-                trained if method != SOFT else softened(trained), tokenizer, items, method, recipe.seed, timed=20 * (label == "test")
-            ).as_dict()
-            for label, items in sets.items()
-        }
-        for method in methods
-    }
-    result["floors"] = {label: floors_of(items) for label, items in sets.items()}
-    (out / f"{name}.json").write_text(json.dumps(result))
-    if recipe.lesson.thoughts and METHODS[about["method"]].feedback != "pause":
-        result["ablations"] = [effect.as_dict() for effect in ablated(trained, tokenizer, sets["test"])]
-    (out / f"{name}.json").write_text(json.dumps(result))
-    print({method: {label: measured["accuracy"] for label, measured in each.items()} for method, each in result["measured"].items()})
+    task, rng = ProsQA(GraphMaker(nodes=nodes, hops=hops)), random.Random(f"prosqa train {part}")
+    return [task.draw(rng) for _ in range(count)]
 
 
 def problems(recipe: Any) -> dict[str, list[Any]]:
-    """The test problems, and for ProsQA graphs unlike those of training: longer paths, more edges; nodes permuted."""
-    sets = {"test": recipe.test_items()}
-    if recipe.name == "prosqa":
-        low, high = recipe.hops
-        for label, maker in {
-            "longer": GraphMaker(nodes=recipe.nodes + 6, hops=(high + 1, high + 2)),
-            "denser": GraphMaker(nodes=recipe.nodes, hops=(low, high), parents=2.0),
-        }.items():
-            rng = random.Random(label)
-            sets[label] = [ProsQA(maker).draw(rng) for _ in range(300)]
+    """The published problems, and graphs unlike those of training: longer paths, more edges."""
+    from latentweaver.tasks.prosqa import load
+
+    low, high = recipe.hops
+    sets = {"test": load(recipe.test), "valid": load(recipe.valid)} if recipe.test else {"test": recipe.test_items()[:40]}
+    for label, maker in {
+        "longer": GraphMaker(nodes=recipe.nodes + 6, hops=(high + 1, high + 2)),
+        "denser": GraphMaker(nodes=recipe.nodes, hops=(low, high), parents=2.0),
+    }.items():
+        rng = random.Random(label)
+        sets[label] = [ProsQA(maker).draw(rng) for _ in range(300 if recipe.test else 20)]
     return sets
+
+
+def learned_facts(recipe: Any, items: list[Any], options: argparse.Namespace) -> Any:
+    """The decoder that all arms of a seed begin with."""
+    place = options.state / f"facts-{recipe.seed}.pt"
+    recipe.__dict__["items"] = items
+    decoder = recipe.parts[0]
+    if place.exists():
+        decoder.load_state_dict(torch.load(place))
+        return decoder
+    recipe = replace(recipe, facts_epochs=10**6, epochs=10**7)
+    recipe.__dict__.update(items=items, parts=(decoder, recipe.tokenizer))
+    updates = options.facts * (len(items) // recipe.batch_size)
+    _train(recipe, updates, options.state / f"facts-{recipe.seed}", "facts", options, 1e18)
+    decoder.to("cpu")
+    torch.save(decoder.state_dict(), place)
+    return decoder
+
+
+def _train(recipe: Any, updates: int, folder: Path, name: str, options: argparse.Namespace, ends: float) -> tuple[Any, list[dict]]:
+    """The trained model and its log."""
+    shutil.rmtree(folder, ignore_errors=True)
+    settings = Settings.of(recipe, updates=updates, log_every=20, checkpoint_every=10**9, evaluate_every=10**9)
+    model, began, first = recipe.model(), time.monotonic(), [0.0, 0]
+
+    def report(line: dict[str, Any]) -> None:
+        if line["update"] % 100 == 0 or line["update"] in (20, updates):
+            pace = (time.monotonic() - first[0]) / max(line["update"] - first[1], 1) if first[1] else 0.0
+            first[:] = time.monotonic(), line["update"]
+            memory = torch.cuda.max_memory_reserved() / 1e9 if options.device.startswith("cuda") else 0.0
+            print(
+                name,
+                *(f"{key} {line[key]:.4g}" for key in ("update", "loss", "norm", "seconds")),
+                f"{1000 * pace:.0f} ms an update, {memory:.0f} GB",
+                flush=True,
+            )
+        if time.monotonic() > ends:
+            raise TimeoutError(f"{name} is cut by the time at update {line['update']} of {updates}")
+
+    lines = train(model, recipe.lesson.objective(), Fixed(0, 1), recipe.stream(), settings, folder, report=report)
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"{name}: {time.monotonic() - began:.1f} s for {updates} updates", flush=True)
+    return model, lines
+
+
+def run(recipe: Any, arm: str, items: list[Any], sets: dict, base: Any, options: argparse.Namespace, ends: float) -> dict[str, Any]:
+    """Train an arm from the decoder that knows facts, and measure it."""
+    began = time.monotonic()
+    recipe.__dict__["items"] = items
+    tokenizer = recipe.tokenizer
+    decoder = plain(recipe, base) if arm in ONE_BY_ONE and hasattr(base.config, "prelude_layers") else copy.deepcopy(base)
+    recipe.__dict__["parts"] = decoder, tokenizer
+    name = f"{arm}-{recipe.seed}"
+    model, lines = _train(recipe, recipe.updates, options.state / name, name, options, ends)
+    trained = time.monotonic() - began
+    model.eval()
+    result: dict[str, Any] = {
+        "name": name,
+        "arm": arm,
+        "seed": recipe.seed,
+        "updates": recipe.updates,
+        "shown": recipe.updates * recipe.batch_size,
+    }
+    result |= {"facts": {"epochs": options.facts, "lr": options.facts_lr}, "seconds": trained, "machine": machine(options.device)}
+    result |= {"torch": torch.__version__, "transformers": transformers.__version__}
+    result["recipe"] = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(recipe).items()}
+    result["recipe"] |= {"test": "published", "valid": "published", "device": None}
+    if options.device.startswith("cuda"):
+        result["gigabytes"] = torch.cuda.max_memory_reserved() / 1e9
+    result["log"] = [line for line in lines if line["update"] % 100 == 0]
+    with torch.compiler.set_stance("force_eager"):
+        result["sets"] = {
+            label: measure(model, tokenizer, chosen, arm, recipe.seed, timed=10 * (label == "test"), batch_size=256).as_dict()
+            for label, chosen in sets.items()
+        }
+        result["floors"] = {label: floors_of(chosen) for label, chosen in sets.items()}
+        if recipe.lesson.thoughts and METHODS[arm].feedback != "pause":
+            result["ablations"] = [effect.as_dict() for effect in ablated(model, tokenizer, sets["test"], batch_size=256)]
+    shown = {label: round(measured["accuracy"], 3) for label, measured in result["sets"].items()}
+    print(name, f"{trained:.0f} s to train, {time.monotonic() - began:.0f} s in all", shown, flush=True)
+    return result
+
+
+def plain(recipe: Any, base: Any) -> Any:
+    """The same decoder as transformers has it, which says its states after every layer."""
+    decoder, ours = recipe.parts[0], base.state_dict()
+    parts = {"prelude": base.config.prelude_layers, "core": base.config.core_layers, "coda": base.config.coda_layers}
+    translate = llama_tensor([f"{part}.{place}" for part, count in parts.items() for place in range(count)])
+    found, taken = {}, {}
+    for name, tensor in decoder.state_dict().items():
+        for wanted in translate(name, tensor):
+            piece = re.fullmatch(r"(.+)#\d+(\..+)", wanted)  # gate and up are one matrix of ours, one after the other
+            place = piece[1] + piece[2] if piece else wanted
+            start = taken.get(place, 0)
+            found[name] = ours[place][start : start + len(tensor)]
+            taken[place] = start + len(tensor)
+    decoder.load_state_dict(found)
+    return decoder
+
+
+def machine(device: str) -> str:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} CPU cores"
+
+
+def table(runs: list[dict]) -> str:
+    """Each arm: the published problems with intervals, a paired test against COCONUT, other graphs, and what an answer costs."""
+    if not runs:
+        return "no run is finished"
+    known = {(run["arm"], run["seed"]): run for run in runs}
+    lines = [
+        "| arm | seed | test (95 %) | against coconut, p | valid | longer | denser | thoughts and tokens | ms of an answer | s to train |"
+    ]
+    lines.append("|" + "---|" * 10)
+    for run in sorted(runs, key=lambda run: (ARMS.index(run["arm"]), run["seed"])):
+        right = [letter == "1" for letter in run["sets"]["test"]["right"]]
+        low, high = wilson(sum(right), len(right))
+        beside, paired = known.get(("coconut", run["seed"])), ""
+        if beside is not None and run["arm"] != "coconut":
+            theirs = [letter == "1" for letter in beside["sets"]["test"]["right"]]
+            paired = f"{100 * (sum(right) - sum(theirs)) / len(right):+.1f}, {mcnemar(right, theirs):.2g}"
+        others = " | ".join(
+            f"{100 * run['sets'][label]['accuracy']:.1f}" if label in run["sets"] else "" for label in ("valid", "longer", "denser")
+        )
+        test = run["sets"]["test"]
+        lines.append(
+            f"| {run['arm']} | {run['seed']} | {100 * sum(right) / len(right):.1f} ({100 * low:.1f} to {100 * high:.1f}) | {paired} | {others} "
+            f"| {test['tokens']:.1f} | {1000 * test['seconds']:.0f} | {run['seconds']:.0f} |"
+        )
+    floors = runs[0]["floors"]["test"]
+    lines += ["", "Floors on the test: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items())]
+    for run in runs:
+        if "ablations" in run:
+            lines.append(f"{run['name']}: " + ", ".join(f"{effect['name']} {100 * effect['accuracy']:.1f}" for effect in run["ablations"]))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

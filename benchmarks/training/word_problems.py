@@ -5,7 +5,7 @@
 
 The base is SmolLM2-135M; the problems are `tasks.worded`, whose templates are split in two: none of the test's was trained on. Every arm
 makes as many updates as the same number of floating-point operations allows, counted column by column as it computes them, padding
-included. That number is set from speeds measured first, so that all arms fit in `--seconds`; `--flops` sets it by
+left out. That number is set from speeds measured first, so that all arms fit in `--seconds`; `--flops` sets it by
 hand. Seeds train one after another, or `--together` at a time, each in a process of its own. A run that time cut short goes on when the same command is given again (`--state`
 keeps the checkpoints); each finished run leaves OUT/ARM-SEED.json.
 """
@@ -40,9 +40,11 @@ from latentweaver.models.decoder import read_on
 from latentweaver.recipes.stepwise import graded
 from latentweaver.recipes.word_problems import WordProblems
 from latentweaver.recipes.wording import examples
+from latentweaver.tasks.token_batch import IGNORED
 from latentweaver.training.curriculum import Example
 from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, compile_blocks, train
+from latentweaver.training.recorded import Recorded, shape_of
 
 ARMS: dict[str, dict[str, Any]] = {
     "cot": {"method": "cot"},
@@ -51,15 +53,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "recurrent": {"method": "no-cot", "loops": 6},
     "recurrent-coconut": {"method": "coconut", "loops": 6},
     "pause": {"method": "pause"},
-    "codi": {"method": "codi", "compile": False, "batch_size": 64, "accumulate": 4},
-    "pccot": {"method": "pccot", "compile": False, "batch_size": 64, "accumulate": 4},
+    "codi": {"method": "codi", "compile": False},
+    "pccot": {"method": "pccot", "compile": False},
     "no-thoughts": {"method": "no-thoughts"},
     "recurrent-no-thoughts": {"method": "no-thoughts", "loops": 6},
 }
 COMMON: dict[str, Any] = {"tasks": ("sums", "counters", "swaps", "arrows"), "difficulty": 6, "base": "smollm2-135m", "epochs": 12}
 COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 128, "accumulate": 2}
-COMMON |= {"lr": 5e-4, "cooldown": 0.3, "precision": "bf16", "compile": True}
-WINDOW = 16
+COMMON |= {"lr": 5e-4, "cooldown": 0.3, "precision": "bf16", "compile": True, "record": True, "grid": 32}
+WINDOW = 64
 """Batches that are sorted by length together, so that a batch has rows of like length."""
 
 
@@ -79,6 +81,8 @@ def main() -> None:
     parser.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all arms, as JSON")
     parser.add_argument("--jobs", type=int, default=8, help="processes that draw problems")
     parser.add_argument("--table", action="store_true", help="print the table of OUT and train nothing")
+    parser.add_argument("--batches", type=int, default=48, help="batches to measure an arm's speed with")
+    parser.add_argument("--speeds", action="store_true", help="measure how fast each arm trains, and train nothing")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -105,8 +109,7 @@ def launch(options: argparse.Namespace) -> None:
             seed = waiting.pop(0)
             log = (options.out / f"seed-{seed}.log").open("a")
             command = [sys.executable, *sys.argv, "--seed", str(seed), "--began", str(options.began)]
-            environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}  # rows are of many lengths
-            running.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+            running.append(subprocess.Popen(command, stdout=log, stderr=log))
         if late:
             waiting = []
         if time.time() > options.began + options.seconds + 20:
@@ -120,6 +123,15 @@ def work(options: argparse.Namespace) -> None:
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.assume_static_by_default = False  # rows are of many lengths: one piece of code for all of them
     bench, ends = Bench(options, pool_of(options)), options.began + options.seconds
+    if options.speeds:
+        for arm in options.arms:
+            if time.time() < ends:
+                try:
+                    print(f"{arm}: {bench.speed(arm, options.batches) / 1e12:.1f} TFLOP/s", flush=True)
+                except Exception:  # the other arms go on
+                    print(f"{arm} failed", flush=True)
+                    traceback.print_exc()
+        return
     flops = options.flops
     if not flops:
         try:
@@ -216,15 +228,15 @@ class Columns:
 
     def __call__(self, base: Any, inputs: torch.Tensor, mask: torch.Tensor, memory: Any = None, layers: Any = None) -> Any:
         whole = mask if memory is None else torch.cat([memory["mask"], mask], 1)
-        self.columns += inputs.shape[0] * inputs.shape[1]
-        self.pairs += inputs.shape[0] * inputs.shape[1] * whole.shape[1]
+        self.columns += int(mask.sum())
+        self.pairs += int((mask.sum(1) * whole.sum(1)).sum())
         if layers is not None:
             layers.append((inputs,))
         return inputs, {"mask": whole}
 
 
 def flops_of(decoder: Any, columns: int, pairs: int, heads: int) -> float:
-    """Operations of a forward pass: two for each weight of a column, and attention as it is computed, masked or not."""
+    """Operations of a forward pass: two for each weight of a column, and attention to all that a row has, masked or not."""
     config, body = decoder.config, decoder.base_model
     if hasattr(body, "core"):
         once = matrices(body.prelude) + matrices(body.coda)
@@ -269,7 +281,7 @@ def _counting(recipe: WordProblems, lesson: Any) -> Any:
         eos_token_id=None,
     )
     model = lesson.model(transformers.LlamaForCausalLM(config), recipe.iterations)
-    model.labelled_loss = lambda hidden, labels: hidden.sum()  # the head is counted by its labels
+    model.wanted_loss = lambda hidden, asked, wanted: hidden.sum()  # the head is counted by what is asked
     return model
 
 
@@ -283,7 +295,7 @@ def _count(model: Any, counter: Columns, lesson: Any, batch: Any) -> None:
         for module in (continuous_thought, latent_block):
             module.read_on = read_on
     for part in (batch.student, batch.teacher) if hasattr(batch, "student") else (batch,):
-        counter.heads += int((part.labels[:, 1:] != -100).sum())
+        counter.heads += int((part.wanted != IGNORED).sum())
 
 
 def flops_of_answers(decoder: Any, prompts: list[int], said: list[Any], thoughts: int, iterations: int) -> float:
@@ -324,43 +336,45 @@ class Bench:
         recipe.__dict__["parts"] = recipe.looped(copy.deepcopy(self.decoder)), self.tokenizer
         return recipe
 
-    def speed(self, arm: str, seconds: float = 1.5) -> float:
-        """Operations a second of an arm's training at the last of its epochs, compiled, the weights left alone."""
-        recipe = self.recipe(arm)
+    def speed(self, arm: str, batches: int = 48) -> float:
+        """Operations a second of an arm's training at the last of its epochs, once all shapes are known; the weights are left alone."""
+        recipe, began = self.recipe(arm), time.monotonic()
         lesson, device = recipe.lesson, torch.device(self.options.device)
-        epochs = sorted({0, recipe.epochs // 2, recipe.epochs - 1})
-        each = flops_a_row(recipe, recipe.parts[0], self.pool, epochs, 4)
+        flops = flops_a_row(recipe, recipe.parts[0], self.pool, [recipe.epochs - 1], 4)[0]
         model = recipe.model().to(device).train()
-        optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
         if recipe.compile:
             compile_blocks(model)
-        total, spent = 0.0, 0.0
-        for epoch, flops in zip(epochs, each, strict=True):
-            stream = Fresh(self.pool, recipe.batch_size, 1, 1, lambda rows, _, rng, epoch=epoch: lesson.batch(rows, epoch, rng), 1)
-            made, ready, began, waited = 0, 2, time.monotonic(), time.monotonic()
-            while made < ready + 2 or time.monotonic() - began < seconds / len(epochs):
-                batch = stream[made].to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    loss = lesson.objective()(model, batch, (0, 1), 0).loss
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                loss.item()
-                made += 1
-                if made == ready:
-                    began = time.monotonic()
-            took = time.monotonic() - began
-            total, spent = total + flops * recipe.batch_size * (made - ready), spent + took
-            print(
-                f"{arm} epoch {epoch}: {flops / 1e9:.2f} GFLOP a problem, {took / (made - ready) * 1000:.0f} ms an update, first {began - waited:.1f} s",
-                flush=True,
-            )
-        del model, optimiser
+        objective = lesson.objective()
+
+        def descend(batch: Any, steps: tuple[int, int], seed: int) -> tuple[torch.Tensor, Any]:
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                terms = objective(model, batch, steps, seed)
+            terms.loss.backward()
+            return terms.loss.detach(), terms
+
+        learn = Recorded(descend, model) if device.type == "cuda" and recipe.record else descend
+        stream = Fresh(self.pool, recipe.batch_size, 1, 1, lambda rows, _, rng: lesson.batch(rows, recipe.epochs - 1, rng), 1)
+        seen: dict[Any, list[float]] = {}
+        for index in range(batches):
+            batch, start = stream[index].to(device), time.monotonic()
+            learn(batch, (0, 1), 0)[0].item()
+            seen.setdefault(shape_of(batch), []).append(time.monotonic() - start)
+        known = [took for times in seen.values() for took in times[2:]] or [times[-1] for times in seen.values()]
+        took = sum(known) / len(known)
+        memory = torch.cuda.max_memory_reserved() / 1e9 if device.type == "cuda" else 0.0
+        print(
+            f"{arm}: {flops / 1e9:.2f} GFLOP a problem, {1000 * took:.0f} ms for {recipe.batch_size} of them, {len(seen)} shapes, first "
+            f"{1000 * sum(times[0] for times in seen.values()) / len(seen):.0f} ms, second "
+            f"{1000 * sum(times[1] for times in seen.values() if len(times) > 1) / len(seen):.0f} ms, {memory:.0f} GB, "
+            f"{time.monotonic() - began:.0f} s in all",
+            flush=True,
+        )
+        del model, learn, descend
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        return total / spent
+            torch.cuda.reset_peak_memory_stats()
+        return flops * recipe.batch_size / took
 
     def run(self, arm: str, flops: float, ends: float) -> dict[str, Any] | None:
         """Train an arm, or go on, and measure it; None if time was not enough."""
@@ -377,8 +391,8 @@ class Bench:
             updates=updates,
             warmup=max(updates // 30, 1),
             workers=1 if options.device != "cpu" else 0,
-            evaluate_every=max(updates // 6, 1),
-            checkpoint_every=250,
+            evaluate_every=max(updates // 3, 1),
+            checkpoint_every=10**9 if options.device.startswith("cuda") else 250,
             log_every=10,
         )
         now = {"update": 0}
@@ -388,7 +402,7 @@ class Bench:
             asked = tests[:: max(len(tests) // 200, 1)]
             prompts = [lesson.prompt(example, epoch) for example in examples(asked, tokenizer)]
             with torch.compiler.set_stance("force_eager"):
-                right = graded(model, tokenizer, asked, prompts, recipe.limit, batch_size=256)[0]
+                right = graded(model, tokenizer, asked, prompts, recipe.limit, batch_size=512)[0]
             return {"accuracy": sum(right) / len(right)}
 
         def report(line: dict[str, Any]) -> None:
@@ -437,7 +451,7 @@ class Bench:
         wanted = {"test": recipe.test_items(), "deeper": [item for item in deeper.test_items() if len(item.steps) > recipe.difficulty + 1]}
         for label, items in wanted.items():
             prompts = [lesson.prompt(example, recipe.epochs) for example in examples(items, tokenizer)]
-            right, said = graded(model, tokenizer, items, prompts, recipe.limit, batch_size=256)
+            right, said = graded(model, tokenizer, items, prompts, recipe.limit, batch_size=512)
             result = {"problems": len(items), "accuracy": sum(right) / len(right), "right": "".join("01"[answer] for answer in right)}
             result["tasks"] = [item.question.split(".")[0] + (" starts" if "starts" in item.question else "") for item in items]
             result["steps"] = [len(item.steps) for item in items]
@@ -445,7 +459,7 @@ class Bench:
             iterations = recipe.iterations + 1 if lesson.method.refine else 1
             result["flops_of_an_answer"] = flops_of_answers(recipe.parts[0], list(map(len, prompts)), said, lesson.thoughts, iterations)
             sets[label] = result
-        prompts = [lesson.prompt(example, recipe.epochs) for example in examples(wanted["test"][:12], tokenizer)]
+        prompts = [lesson.prompt(example, recipe.epochs) for example in examples(wanted["test"][:6], tokenizer)]
         limit, latent = recipe.limit, model.config.latent_token_id
         sets["test"]["seconds_of_an_answer"] = seconds_per_answer(model, prompts, tokenizer.eos_token_id, limit, latent)
         return sets

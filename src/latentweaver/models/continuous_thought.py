@@ -191,8 +191,12 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         attention_mask: Tensor | None = None,
         key: Int[Tensor, "batch"] | None = None,
         layers: bool = False,
+        place: tuple[int, int] | None = None,
     ) -> Trace:
         """All columns of a batch, latent tokens replaced by thoughts (see the top of this file), with all `layers` if wanted.
+
+        With `place`, the column of the first thoughts and the most thoughts of a row, which stand in one column already
+        (`TokenBatch` has them so), nothing is looked up in tensors, for which a host would have to wait.
 
         Raises:
             InputError: if a row's latent tokens are not next to each other, or its first token is one.
@@ -201,7 +205,12 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         embeds = self.get_input_embeddings()(input_ids)
         seen: list[tuple[Tensor, ...]] | None = [] if layers else None
         one_pass = self.config.feedback == "pause" and self.config.pause_passes == "one"
-        layout = None if one_pass else Layout.of(input_ids, mask, self.config.latent_token_id)
+        if one_pass or place == (0, 0):
+            layout = None
+        elif place is not None:
+            layout = Layout.at(input_ids, mask, self.config.latent_token_id, *place)
+        else:
+            layout = Layout.of(input_ids, mask, self.config.latent_token_id)
         if layout is None:
             hidden, memory = read_on(self.base, embeds, mask, layers=seen)
             return Trace(hidden, embeds, memory, tuple(seen[0]) if seen else ())
@@ -266,6 +275,16 @@ class ContinuousThoughtForCausalLM(ThinkingGeneration, PreTrainedModel, Generati
         """Mean cross-entropy of the next token over the labels that are not -100."""
         known = labels[:, 1:] != -100
         return _cross_entropy(self.head(hidden[:, :-1][known]), labels[:, 1:][known])
+
+    def wanted_loss(
+        self,
+        hidden: Float[Tensor, "batch sequence width"],
+        asked: Int[Tensor, "batch most"],
+        wanted: Int[Tensor, "batch most"],
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the tokens `wanted` at the columns `asked`, where -100 is nothing."""
+        said = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
+        return _cross_entropy(self.head(said).flatten(0, 1), wanted.flatten())
 
     # Generation ------------------------------------------------------------------------------------------------------
 

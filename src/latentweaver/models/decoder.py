@@ -50,7 +50,7 @@ def read_on(
     cache = _opened(memory)
     output = base.base_model(
         inputs_embeds=inputs,
-        attention_mask=whole.long(),
+        attention_mask=_visible(whole, inputs.shape[1]) if _ready(base, inputs) else whole.long(),
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
@@ -63,6 +63,19 @@ def read_on(
     for number, layer in enumerate(cache.layers):
         grown[f"keys.{number}"], grown[f"values.{number}"] = layer.keys, layer.values
     return output.last_hidden_state, grown
+
+
+def _ready(base: Any, inputs: Tensor) -> bool:
+    """Whether to say which keys each position sees, rather than let transformers find out whether it can do without that: to find out,
+    it waits for the device at every pass, and a recorded update (`training.recorded`) can wait for nothing."""
+    return base.training and inputs.device.type != "cpu" and base.config._attn_implementation == "sdpa"
+
+
+def _visible(mask: Bool[Tensor, "batch positions"], new: int) -> Bool[Tensor, "batch 1 new positions"]:
+    """Every position sees itself and the real ones before it."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    own = places[-new:, None]
+    return (mask[:, None, None, :] & (places <= own)) | (places == own)
 
 
 class _Growing(DynamicCache):

@@ -61,6 +61,12 @@ class Layout:
         longest = int((torch.where(mask, place, -1).amax(-1) + 1 + shift).max())
         return cls(latent, edge, thoughts, torch.arange(longest, device=place.device) - shift[:, None], shift)
 
+    @classmethod
+    def at(cls, input_ids: Tensor, mask: Tensor, latent_token_id: int | None, edge: int, thoughts: int) -> Layout:
+        """The layout of a batch whose first thoughts are known to stand in column `edge`, `thoughts` of them at the most."""
+        latent = (input_ids == latent_token_id) & mask
+        return cls(latent, edge, thoughts, None, torch.zeros_like(latent[:, 0], dtype=torch.long))
+
     def aligned(self, x: Tensor) -> Tensor:
         """A batch in shifted columns; zeros where a row has none."""
         if self.index is None:

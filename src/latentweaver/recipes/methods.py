@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from latentweaver.tasks.token_batch import TokenBatch
-from latentweaver.training.curriculum import ARMS, Example, Internalised, Markers, Schedule, Staged
+from latentweaver.training.curriculum import ARMS, Example, Internalised, Markers, Schedule, Staged, Written
 from latentweaver.training.latent_objectives import Answer, Distilled, ReadBatch, ReadOut, TaughtBatch
 
 MethodName = Literal[
@@ -74,6 +74,7 @@ class Lesson:
         lead: tokens of each answer that only lead up to it.
         block: thoughts in place of each step in LOTUS.
         pad: the padding token.
+        grid: see `TokenBatch.of`.
     """
 
     method: Method
@@ -84,6 +85,7 @@ class Lesson:
     lead: int = 1
     block: int = 1
     pad: int = 0
+    grid: int = 1
 
     @property
     def schedule(self) -> Schedule:
@@ -108,12 +110,17 @@ class Lesson:
     def batch(self, examples: list[Example], epoch: int, rng: random.Random) -> Any:
         """A training batch of an epoch."""
         if self.method.learns == "taught":
-            return TaughtBatch.of(examples, self.markers, self.thoughts, self.lead, pad=self.pad)
+            return TaughtBatch.of(examples, self.markers, self.thoughts, self.lead, pad=self.pad, grid=self.grid)
         if self.method.learns == "read out":
             blocks = min(self.moved(epoch) // self.staged.epochs_per_stage, self.staged.max_latent_stage)
-            return ReadBatch.blocks(examples, self.markers, blocks, self.block, blocks, self.pad)
+            return ReadBatch.blocks(examples, self.markers, blocks, self.block, blocks, self.pad, self.grid)
         rows = [self.schedule.row(example, self.moved(epoch), rng) for example in examples]
-        return TokenBatch.of(rows, self.markers.latent, self.pad)
+        return TokenBatch.of(rows, self.markers.latent, self.pad, self.grid)
+
+    def written(self, examples: list[Example]) -> TokenBatch:
+        """A batch with all steps in words, whatever the method."""
+        rows = [Written(steps=True).row(example, 0, random.Random()) for example in examples]
+        return TokenBatch.of(rows, self.markers.latent, self.pad, self.grid)
 
     def objective(self) -> Any:
         """What is asked."""

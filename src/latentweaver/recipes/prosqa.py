@@ -1,19 +1,30 @@
 """ProsQA: search in a graph of words, by every method and with every control (COCONUT, arXiv 2412.06769).
 
-Trained on generated items, which match the published ones but for the order of node numbers, and never on a question of the files
-given as `valid` and `test`. Tested on the items of `test`, or on generated ones without it.
+Trained on generated graphs, which match the published ones but for the order of node numbers, and never on a question of the files
+given as `valid` and `test`. A graph gets other names and another order every time it is shown. Tested on the items of `test`, or on
+generated ones without it.
+
+A decoder from nothing reads a fact as three tokens ("gerpus", "is a", "terpus"), and can begin with facts: `facts_epochs` epochs in which
+sixteen of a problem's facts, said again in another order, stand for its steps. That is what a pretrained decoder brings to this task,
+to say what follows a name, and it is the same for all methods.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentweaver.recipes.stepwise import Stepwise
+from latentweaver.recipes import wording
+from latentweaver.recipes.stepwise import MARKERS, Stepwise
+from latentweaver.recipes.wording import word_tokenizer
 from latentweaver.tasks import prosqa
 from latentweaver.tasks.graphs import GraphMaker
+from latentweaver.training.epochs import Epochs
+
+FACTS = 16
+"""Facts of a problem that are said again in an epoch of facts."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class ProsQA(Stepwise):
         nodes, hops: what the graphs are like; see `tasks.graphs.GraphMaker`.
         valid, test: published files; none of their questions is trained on.
         test_problems: generated test items, where `test` is not given.
+        facts_epochs: epochs of facts at the beginning, before `warm_epochs`.
     """
 
     problems: int = 17_886
@@ -33,7 +45,8 @@ class ProsQA(Stepwise):
     valid: Path | None = None
     test: Path | None = None
     test_problems: int = 500
-    lead: int = 4  # "### Sally is a"
+    facts_epochs: int = 0
+    lead: int = 3  # "### Sally is-a"
 
     name = "prosqa"
 
@@ -56,6 +69,24 @@ class ProsQA(Stepwise):
         """Number and kind of the training graphs."""
         return {"problems": self.problems, "nodes": self.nodes, "hops": list(self.hops)}
 
-    def words(self) -> set[str]:
-        """Every name there is, and the few words between them."""
-        return {*prosqa.ENTITIES, *prosqa.CONCEPTS, "Every", "is", "a", "Is", "or"}
+    def own_tokenizer(self) -> Any:
+        """Of every name there is, and the few words between them."""
+        words = {*prosqa.ENTITIES, *prosqa.CONCEPTS, "Is", "a", "or"}
+        return word_tokenizer(words, MARKERS, phrases=["is a"], silent=["Every", "."])
+
+    def stream(self) -> Epochs:
+        """Batches of problems whose names and order are drawn when they are shown."""
+        return Epochs(self.items, self.batch_size, self.batch, self.seed, self.window, lambda item: len(item.graph.edges))
+
+    def batch(self, examples: list[prosqa.Item], epoch: int, rng: random.Random) -> Any:
+        """A training batch of an epoch, from problems."""
+        task = prosqa.ProsQA()
+        shown = [task.worded(item.graph, rng) for item in examples]
+        if epoch >= self.facts_epochs:
+            return self.lesson.batch(wording.examples(shown, self.tokenizer), epoch, rng)
+        said = [replace(item, steps=tuple(rng.sample(item.facts, min(FACTS, len(item.facts))))) for item in shown]
+        return self.lesson.written(wording.examples(said, self.tokenizer))
+
+    @property
+    def still(self) -> int:
+        return self.facts_epochs + self.warm_epochs

@@ -5,6 +5,7 @@ A recipe says where its problems come from (`training_items`, `test_items`); `me
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from latentweaver.evaluate.answers import Said, answers
 from latentweaver.recipes.methods import METHODS, Lesson, MethodName
 from latentweaver.recipes.wording import answer_in, examples, word_tokenizer, words_of
 from latentweaver.training import ranks
-from latentweaver.training.curriculum import Markers, Staged
+from latentweaver.training.curriculum import Example, Markers, Staged
 from latentweaver.training.depth import DepthSampler
 from latentweaver.training.epochs import Epochs
 from latentweaver.training.loop import Settings, train
@@ -49,7 +50,9 @@ class Stepwise(ABC):
         lead: tokens of each answer that only lead up to it, for "codi" and "pccot".
         limit: tokens of an answer at most, steps in words among them.
         evaluate_items: test problems of each look during training.
-        batch_size, lr, weight_decay, warmup, cooldown, clip, seed, precision, compile, workers, device, accumulate: see
+        window: so many batches' problems are sorted by length and then shared out, so that a batch has rows of like length.
+        grid: rows are padded to multiples of this, so that batches come in few shapes (see `record`).
+        batch_size, lr, weight_decay, warmup, cooldown, clip, seed, precision, compile, record, workers, device, accumulate: see
             `training.Settings`.
     """
 
@@ -79,6 +82,9 @@ class Stepwise(ABC):
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "fp32"
     compile: bool = False
+    record: bool = False
+    window: int = 1
+    grid: int = 1
     workers: int = 0
     device: str | None = None
     accumulate: int = 1
@@ -103,15 +109,22 @@ class Stepwise(ABC):
             "evaluate_items",
             "loops",
             "loop_layers",
+            "window",
+            "grid",
         ):
             if getattr(self, field) < 1:
                 raise InputError(f"{field} must be at least 1, got {getattr(self, field)}")
-        last = self.warm_epochs + self.epochs_per_stage * (self.max_latent_stage + 1)
+        last = self.still + self.epochs_per_stage * (self.max_latent_stage + 1)
         if self.epochs <= last:
             raise InputError(
-                f"the curriculum reaches its last stage after {last} epochs (warm_epochs + epochs_per_stage * (max_latent_stage + 1)), "
+                f"the curriculum reaches its last stage after {last} epochs (its first epochs + epochs_per_stage * (max_latent_stage + 1)), "
                 f"so epochs must be above that; got {self.epochs}"
             )
+
+    @property
+    def still(self) -> int:
+        """Epochs before the curriculum moves."""
+        return self.warm_epochs
 
     # Where problems come from: the recipes of this kind say ----------------------------------------------------------
 
@@ -139,9 +152,18 @@ class Stepwise(ABC):
         """Updates in all."""
         return self.epochs * (len(self.items) // self.batch_size) // self.accumulate
 
-    def words(self) -> set[str]:
-        """The words of the task, for a tokenizer of its own."""
-        return words_of(self.items)
+    def own_tokenizer(self) -> Any:
+        """A tokenizer of the task's words, for a decoder from nothing."""
+        return word_tokenizer(words_of(self.items), MARKERS)
+
+    def batch(self, examples: list[Any], epoch: int, rng: random.Random) -> Any:
+        """A training batch of an epoch."""
+        return self.lesson.batch(examples, epoch, rng)
+
+    def stream(self) -> Epochs:
+        """The training batches."""
+        known = examples(self.items, self.tokenizer)
+        return Epochs(known, self.batch_size, self.batch, self.seed, self.window, _length)
 
     @cached_property
     def parts(self) -> tuple[Any, Any]:
@@ -158,7 +180,7 @@ class Stepwise(ABC):
             return self.looped(decoder), tokenizer
         from transformers import AutoModelForCausalLM, LlamaConfig
 
-        tokenizer = word_tokenizer(self.words(), MARKERS)
+        tokenizer = self.own_tokenizer()
         shape = {"hidden_size": self.width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads}
         ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         inner = {"intermediate_size": 8 * self.width // 3, "max_position_embeddings": 1024, "tie_word_embeddings": True}
@@ -195,7 +217,7 @@ class Stepwise(ABC):
         markers = Markers(*tokenizer.convert_tokens_to_ids(list(MARKERS)))
         staged = Staged(markers, self.thoughts_per_step, self.epochs_per_stage, self.max_latent_stage)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return Lesson(METHODS[self.method], staged, markers, self.warm_epochs, self.removed_per_epoch, self.lead, self.block, pad)
+        return Lesson(METHODS[self.method], staged, markers, self.still, self.removed_per_epoch, self.lead, self.block, pad, self.grid)
 
     def model(self) -> Any:
         """A fresh model."""
@@ -207,7 +229,7 @@ class Stepwise(ABC):
     def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
         """Train, and save the model with its tokenizer in `folder`/model."""
         folder, lesson, tokenizer, model = Path(folder), self.lesson, self.tokenizer, self.model()
-        stream = Epochs(examples(self.items, tokenizer), self.batch_size, lesson.batch, self.seed)
+        stream = self.stream()
         tests = self.test_items()[: self.evaluate_items]
         now = _Now()
 
@@ -222,6 +244,10 @@ class Stepwise(ABC):
             model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
         return folder / "model"
+
+
+def _length(example: Example) -> tuple[int, int]:
+    return len(example.question), sum(map(len, example.steps))
 
 
 class _Now(DepthSampler):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentweaver.errors import InputError
-from latentweaver.recipes.stepwise import Stepwise
-from latentweaver.recipes.wording import words_of
+from latentweaver.recipes.stepwise import MARKERS, Stepwise
+from latentweaver.recipes.wording import word_tokenizer, words_of
 from latentweaver.tasks.problem import Split, draw
 from latentweaver.tasks.stepwise import SteppedProblem
 from latentweaver.tasks.worded import WORDED, Swaps
@@ -53,9 +53,9 @@ class WordProblems(Stepwise):
         """Problems of templates that are never trained on."""
         return self.drawn("test", self.test_problems)
 
-    def words(self) -> set[str]:
-        """Every word of both sides: the names of a test problem are not new, only its template is."""
-        return words_of([*self.items, *self.test_items()])
+    def own_tokenizer(self) -> Any:
+        """Of every word of both sides: the names of a test problem are not new, only its template is."""
+        return word_tokenizer(words_of([*self.items, *self.test_items()]), MARKERS)
 
     def likeness(self) -> dict[str, Any]:
         """Templates, difficulty and size."""

@@ -6,6 +6,7 @@ brings its own tokenizer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -32,23 +33,31 @@ def texts(item: Stepwise) -> tuple[str, list[str], str]:
     return item.question + "\n", [step + "\n" for step in item.steps], f"{MARK} {item.answer}"
 
 
-def word_tokenizer(words: Iterable[str], markers: Iterable[str]) -> Any:
-    """A transformers tokenizer with a token for each of the words, marks and markers."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+def word_tokenizer(words: Iterable[str], markers: Iterable[str], phrases: Iterable[str] = (), silent: Iterable[str] = ()) -> Any:
+    """A transformers tokenizer with a token for each of the words, marks and markers.
+
+    Args:
+        words: the words.
+        markers: tokens that no text has.
+        phrases: words that stand together as one token.
+        silent: words and marks that are no token at all.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = dict.fromkeys([PAD, UNKNOWN, END, MARK, "\n", ".", ",", ":", "?", "!", *sorted(set(words)), *markers])
+    vocabulary = dict.fromkeys([PAD, UNKNOWN, END, MARK, "\n", ".", ",", ":", "?", "!", *sorted(set(words)), *phrases, *markers])
     inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
-    split = [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(Regex(PIECES), "isolated")]
-    inner.pre_tokenizer = pre_tokenizers.Sequence(split)  # pyright: ignore[reportAttributeAccessIssue]
+    if silent:
+        unheard = "|".join(rf"\b{word}\b" if word.isalpha() else re.escape(word) for word in silent)
+        inner.normalizer = normalizers.Replace(Regex(unheard), "")  # pyright: ignore[reportAttributeAccessIssue]
+    pieces = Regex("|".join([PIECES, *(rf"{phrase}(?=\s)" for phrase in phrases), r"[^\s.,:?!]+"]))
+    inner.pre_tokenizer = pre_tokenizers.Split(pieces, "removed", invert=True)  # pyright: ignore[reportAttributeAccessIssue]
     special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
     return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", extra_special_tokens=list(markers), **special)
 
 
 def words_of(items: Iterable[Stepwise]) -> set[str]:
     """Every word of some problems."""
-    import re
-
     found: set[str] = set()
     for item in items:
         question, steps, answer = texts(item)

@@ -50,6 +50,11 @@ class Item:
     graph: Graph
     names: tuple[str, ...]
 
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The question's facts, in the order of the graph's edges."""
+        return tuple(sentence(self.names[a], self.names[b]) for a, b in self.graph.edges)
+
     def record(self) -> dict[str, Any]:
         """The item as a row of the published files."""
         graph = self.graph
@@ -121,12 +126,13 @@ class ProsQA:
             entities = sum(not parents for parents in graph.parents)
             if entities > len(ENTITIES) or graph.nodes - entities > len(CONCEPTS):
                 continue
-            item = self._worded(permuted(graph, rng) if self.permute else graph, rng, entities)
+            item = self.worded(permuted(graph, rng) if self.permute else graph, rng)
             if item.question not in self.unseen:
                 return item
 
-    def _worded(self, graph: Graph, rng: random.Random, entities: int) -> Item:
-        """Nodes without parents are somebody; the others are something."""
+    def worded(self, graph: Graph, rng: random.Random) -> Item:
+        """A graph in words, names and order drawn: nodes without parents are somebody, the others something."""
+        entities = sum(not parents for parents in graph.parents)
         people, things = iter(rng.sample(ENTITIES, entities)), iter(rng.sample(CONCEPTS, graph.nodes - entities))
         names = tuple(next(things) if graph.parents[node] else next(people) for node in range(graph.nodes))
         facts = [sentence(names[a], names[b]) for a, b in graph.edges]

@@ -7,7 +7,7 @@ ReadOut       the head, applied to each thought, should say the token of the ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,20 +23,28 @@ from latentweaver.training.objectives import Depth, Terms, mean
 
 @dataclass(frozen=True)
 class Answer:
-    """Cross-entropy of the labelled tokens; the batch has `input_ids`, `attention_mask` and `labels`."""
+    """Cross-entropy of the labelled tokens of a `TokenBatch`."""
+
+    draws_nothing = True  # so an update may be recorded
 
     def __call__(self, model: Any, batch: Any, depth: Depth, seed: int) -> Terms:
-        hidden = model.trace(batch.input_ids, batch.attention_mask).hidden
-        return Terms(_mean_of(model, hidden, batch.labels))
+        return Terms(_mean_of(model, _traced(model, batch).hidden, batch))
 
 
-def _mean_of(model: Any, hidden: Float[Tensor, "batch sequence width"], labels: Int[Tensor, "batch sequence"]) -> Float[Tensor, ""]:
+def _traced(model: Any, batch: TokenBatch, layers: bool = False) -> Any:
+    """Every column of a batch, with its thoughts."""
+    return model.trace(batch.input_ids, batch.attention_mask, layers=layers, place=batch.place)
+
+
+def _mean_of(model: Any, hidden: Float[Tensor, "batch sequence width"], batch: TokenBatch) -> Float[Tensor, ""]:
     """The mean over all labels, however unevenly they fall on the ranks (see `objectives.mean`)."""
-    loss = model.labelled_loss(hidden, labels)
+    if batch.asked is None or batch.wanted is None:
+        loss = model.labelled_loss(hidden, batch.labels)
+    else:
+        loss = model.wanted_loss(hidden, batch.asked, batch.wanted)
     if ranks.size() == 1:
         return loss
-    count = (labels[:, 1:] != IGNORED).sum()
-    return mean(loss, count)
+    return mean(loss, (batch.labels[:, 1:] != IGNORED).sum())
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,14 @@ class TaughtBatch:
 
     @classmethod
     def of(
-        cls, examples: list[Example], markers: Markers, thoughts: int = 6, lead: int = 0, drop_last_step: bool = True, pad: int = 0
+        cls,
+        examples: list[Example],
+        markers: Markers,
+        thoughts: int = 6,
+        lead: int = 0,
+        drop_last_step: bool = True,
+        pad: int = 0,
+        grid: int = 1,
     ) -> TaughtBatch:
         """A batch of examples.
 
@@ -68,7 +83,7 @@ class TaughtBatch:
                 those of the last one.
             drop_last_step: whether the teacher does without the last step, which often says the answer itself; with it, the
                 teacher's state holds little but a copy (31.7 against 43.7 % on GSM8K).
-            pad: the padding token.
+            pad, grid: as in `TokenBatch.of`.
         """
         rows, columns = ([], []), ([], [])
         for example in examples:
@@ -79,7 +94,7 @@ class TaughtBatch:
                 labels = [IGNORED] * len(prompt) + said + example.answer
                 rows[side].append((prompt + said + example.answer, labels))
                 columns[side].append(len(prompt) + len(said) + lead - 1)
-        student, teacher = (TokenBatch.of(rows[side], markers.latent, pad) for side in (0, 1))
+        student, teacher = (TokenBatch.of(rows[side], markers.latent, pad, grid) for side in (0, 1))
         at = [batch.attention_mask.argmax(-1) + torch.tensor(places) for batch, places in zip((student, teacher), columns, strict=True)]
         return cls(student, teacher, at[0], at[1])
 
@@ -102,12 +117,15 @@ class Distilled:
 
     teaching: float = 1.0
     distilling: float = 1.0
+    draws_nothing = True
 
-    def __call__(self, model: Any, batch: TaughtBatch, depth: Depth, seed: int) -> Terms:
-        student = model.trace(batch.student.input_ids, batch.student.attention_mask, layers=True)
-        teacher = model.trace(batch.teacher.input_ids, batch.teacher.attention_mask, layers=True)
-        learned = _mean_of(model, student.hidden, batch.student.labels)
-        taught = _mean_of(model, teacher.hidden, batch.teacher.labels)
+    def __call__(self, model: Any, batch: TaughtBatch | TokenBatch, depth: Depth, seed: int) -> Terms:
+        if isinstance(batch, TokenBatch):  # nobody is taught yet
+            return Answer()(model, batch, depth, seed)
+        student = _traced(model, batch.student, layers=True)
+        teacher = _traced(model, batch.teacher, layers=True)
+        learned = _mean_of(model, student.hidden, batch.student)
+        taught = _mean_of(model, teacher.hidden, batch.teacher)
         distance = torch.stack(
             [
                 state_distance(_columns(mine, batch.student_at), _columns(theirs, batch.teacher_at))
@@ -137,12 +155,12 @@ class ReadBatch(TokenBatch):
         iterations: how often the block is refined; None for the model's own number.
     """
 
-    readouts: Int[Tensor, "batch sequence"]
+    readouts: Int[Tensor, "batch sequence"] | None = None
     iterations: int | None = None
 
     @classmethod
     def blocks(
-        cls, examples: list[Example], markers: Markers, blocks: int, size: int, iterations: int | None = None, pad: int = 0
+        cls, examples: list[Example], markers: Markers, blocks: int, size: int, iterations: int | None = None, pad: int = 0, grid: int = 1
     ) -> ReadBatch:
         """The first `blocks` steps of each example as blocks of `size` thoughts; later steps stay words.
 
@@ -156,15 +174,10 @@ class ReadBatch(TokenBatch):
             said = [token for step in example.steps[blocks:] for token in step] + example.answer
             rows.append((prompt + said, [IGNORED] * len(prompt) + said))
             read.append([token for step in gone for token in step])
-        batch = TokenBatch.of(rows, markers.latent, pad)
+        batch = cls.of(rows, markers.latent, pad, grid)
         readouts = torch.full_like(batch.input_ids, IGNORED)
         readouts[batch.input_ids == markers.latent] = torch.tensor([token for row in read for token in row], dtype=torch.long)
-        return cls(batch.input_ids, batch.attention_mask, batch.labels, readouts, iterations)
-
-    def to(self, device: str | torch.device) -> ReadBatch:
-        """The same on another device."""
-        moved = super().to(device)
-        return ReadBatch(moved.input_ids, moved.attention_mask, moved.labels, self.readouts.to(device), self.iterations)
+        return replace(batch, readouts=readouts, iterations=iterations)
 
 
 @dataclass(frozen=True)
@@ -176,14 +189,21 @@ class ReadOut:
     """
 
     weight: float = 0.05
+    draws_nothing = True
 
-    def __call__(self, model: Any, batch: ReadBatch, depth: Depth, seed: int) -> Terms:
+    def __call__(self, model: Any, batch: ReadBatch | TokenBatch, depth: Depth, seed: int) -> Terms:
+        if not isinstance(batch, ReadBatch):  # no thoughts yet
+            return Answer()(model, batch, depth, seed)
         model.iterations = batch.iterations
-        hidden = model.trace(batch.input_ids, batch.attention_mask).hidden
-        answer = _mean_of(model, hidden, batch.labels)
-        known = batch.readouts != IGNORED
-        if not bool(ranks.total(known.sum())):
+        hidden = _traced(model, batch).hidden
+        answer = _mean_of(model, hidden, batch)
+        assert batch.readouts is not None
+        assert batch.place is not None
+        edge, thoughts = batch.place
+        if not thoughts:
             return Terms(answer)
-        each = F.cross_entropy(model.head(hidden[known]).float(), batch.readouts[known], reduction="none")
-        read = mean(each, torch.ones_like(each))
+        block = slice(edge, edge + thoughts)  # rows with fewer thoughts, or none, have nothing to read in some of these columns
+        wanted = batch.readouts[:, block].flatten()
+        each = F.cross_entropy(model.head(hidden[:, block]).float().flatten(0, 1), wanted, reduction="none", ignore_index=IGNORED)
+        read = mean(each, (wanted != IGNORED).float())
         return Terms(answer + self.weight * read, {"answer": answer.detach(), "readout": read.detach()})

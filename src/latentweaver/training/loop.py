@@ -24,6 +24,7 @@ from latentweaver.training.depth import DepthSampler
 from latentweaver.training.objectives import Objective, Terms
 from latentweaver.training.optimisers import Kind, optimisers, trapezoid
 from latentweaver.training.products import wide_products
+from latentweaver.training.recorded import Recorded
 from latentweaver.training.watch import Watch
 
 
@@ -48,6 +49,8 @@ class Settings:
         precision: "bf16" for autocast, "fp32" for none; "bf16-stream" for autocast with the residual stream in bfloat16 too, which
             autocast alone leaves in float32.
         compile: compile the model's blocks, or "steps": every step as one, which is faster and takes longer to compile.
+        record: record the forward and backward of every shape of batch as a CUDA graph and play it back (see `recorded`): on a GPU, where
+            launching kernels takes longer than running them. For objectives of `latent_objectives` on one device.
         recompute: keep no activations inside blocks and compute them again on the way back: less memory, a third more time.
         workers: processes that make batches; 0 to make them in this one.
         checkpoint_every: updates between checkpoints.
@@ -70,6 +73,7 @@ class Settings:
     accumulate: int = 1
     precision: Literal["bf16", "bf16-stream", "fp32"] = "fp32"
     compile: bool | Literal["steps"] = False
+    record: bool = False
     recompute: bool = False
     workers: int = 0
     checkpoint_every: int = 500
@@ -96,7 +100,18 @@ class Settings:
 
     def that_matter(self) -> dict[str, Any]:
         """The fields a resumed run must share with the run it resumes; the others only say where and how often."""
-        free = ("workers", "checkpoint_every", "log_every", "evaluate_every", "device", "compile", "recompute", "attention", "shard_blocks")
+        free = (
+            "workers",
+            "checkpoint_every",
+            "log_every",
+            "evaluate_every",
+            "device",
+            "compile",
+            "record",
+            "recompute",
+            "attention",
+            "shard_blocks",
+        )
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -173,7 +188,18 @@ def _train(
         done = checkpoint.load(folder, model, steppers, settings.that_matter())
         if ranks.rank() == 0:
             _forget(folder, done)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def descend(batch: Any, steps: tuple[int, int], seed: int) -> tuple[torch.Tensor, Terms]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16), _stream(model, settings.precision):
+            asks, terms = asked(batch, steps, seed=seed)
+        (asks / settings.accumulate).backward()
+        working.drop(model)
+        return asks.detach(), terms
+
+    record = settings.record and device.type == "cuda"
+    if record and (ranks.size() > 1 or not getattr(objective, "draws_nothing", False)):
+        raise InputError(f"record=True is for one device and an objective that draws nothing; {type(objective).__name__} may draw")
+    learn = Recorded(descend, model) if record else descend
     watch, lines, began = Watch(), [], time.monotonic()
     source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
     for update in range(done, settings.updates):
@@ -183,11 +209,8 @@ def _train(
         for part in range(settings.accumulate):
             batch = ranks.share(next(source)).to(device)
             ranks.reduce_gradients(asked, part + 1 == settings.accumulate)
-            with autocast, _stream(model, settings.precision):
-                asks, terms = asked(batch, steps, seed=settings.seed * 1_000_003 + update * settings.accumulate + part)
-            (asks / settings.accumulate).backward()
-            working.drop(model)
-            total += asks.detach() / settings.accumulate
+            loss, terms = learn(batch, steps, settings.seed * 1_000_003 + update * settings.accumulate + part)
+            total += loss / settings.accumulate
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         loss, norm = torch.stack([ranks.average(total), norm.float()]).tolist()  # the one wait for the device in an update
@@ -198,7 +221,7 @@ def _train(
             for group in stepper.param_groups:
                 group["lr"] = rate
             stepper.step()
-            stepper.zero_grad(set_to_none=True)
+            stepper.zero_grad(set_to_none=not record)
         made, last = update + 1, update + 1 == settings.updates
         warnings = [warning] if (warning := watch.spike(loss)) else []
         line: Line = {"update": made, "loss": loss, "norm": norm, "lr": rate, "depth": list(steps)}
