@@ -46,7 +46,6 @@ class ProsQA(Stepwise):
     test: Path | None = None
     test_problems: int = 500
     facts_epochs: int = 0
-    lead: int = 3  # "### Sally is-a"
 
     name = "prosqa"
 
@@ -86,6 +85,12 @@ class ProsQA(Stepwise):
             return self.lesson.batch(wording.examples(shown, self.tokenizer), epoch, rng)
         said = [replace(item, steps=tuple(rng.sample(item.facts, min(FACTS, len(item.facts))))) for item in shown]
         return self.lesson.written(wording.examples(said, self.tokenizer))
+
+    @property
+    def leads(self) -> int:
+        """What stands before the answer's last name."""
+        before = f"{wording.MARK} {prosqa.ENTITIES[0]} is a"
+        return len(self.tokenizer(before, add_special_tokens=False)["input_ids"]) if self.lead is None else self.lead
 
     @property
     def still(self) -> int:

@@ -47,7 +47,7 @@ class Stepwise(ABC):
         iterations: how often "pccot" refines its block.
         block: thoughts in place of each step in "lotus".
         removed_per_epoch: tokens that "icot" removes with each epoch.
-        lead: tokens of each answer that only lead up to it, for "codi" and "pccot".
+        lead: tokens of each answer that only lead up to it, for "codi" and "pccot"; None for what the task says.
         limit: tokens of an answer at most, steps in words among them.
         evaluate_items: test problems of each look during training.
         window: so many batches' problems are sorted by length and then shared out, so that a batch has rows of like length.
@@ -71,7 +71,7 @@ class Stepwise(ABC):
     iterations: int = 3
     block: int = 7
     removed_per_epoch: int = 8
-    lead: int = 1
+    lead: int | None = None
     limit: int = 128
     batch_size: int = 128
     lr: float = 1e-4
@@ -152,6 +152,11 @@ class Stepwise(ABC):
         """Updates in all."""
         return self.epochs * (len(self.items) // self.batch_size) // self.accumulate
 
+    @property
+    def leads(self) -> int:
+        """Tokens of an answer that only lead up to it: the mark."""
+        return 1 if self.lead is None else self.lead
+
     def own_tokenizer(self) -> Any:
         """A tokenizer of the task's words, for a decoder from nothing."""
         return word_tokenizer(words_of(self.items), MARKERS)
@@ -217,7 +222,7 @@ class Stepwise(ABC):
         markers = Markers(*tokenizer.convert_tokens_to_ids(list(MARKERS)))
         staged = Staged(markers, self.thoughts_per_step, self.epochs_per_stage, self.max_latent_stage)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return Lesson(METHODS[self.method], staged, markers, self.still, self.removed_per_epoch, self.lead, self.block, pad, self.grid)
+        return Lesson(METHODS[self.method], staged, markers, self.still, self.removed_per_epoch, self.leads, self.block, pad, self.grid)
 
     def model(self) -> Any:
         """A fresh model."""

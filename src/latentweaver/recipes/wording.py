@@ -50,7 +50,7 @@ def word_tokenizer(words: Iterable[str], markers: Iterable[str], phrases: Iterab
     if silent:
         unheard = "|".join(rf"\b{word}\b" if word.isalpha() else re.escape(word) for word in silent)
         inner.normalizer = normalizers.Replace(Regex(unheard), "")  # pyright: ignore[reportAttributeAccessIssue]
-    pieces = Regex("|".join([PIECES, *(rf"{phrase}(?=\s)" for phrase in phrases), r"[^\s.,:?!]+"]))
+    pieces = Regex("|".join([PIECES, *(rf"{phrase}(?!\w)" for phrase in phrases), r"[^\s.,:?!]+"]))
     inner.pre_tokenizer = pre_tokenizers.Split(pieces, "removed", invert=True)  # pyright: ignore[reportAttributeAccessIssue]
     special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
     return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", extra_special_tokens=list(markers), **special)
