@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -251,6 +252,44 @@ class TestData:
         assert stream[2] == first[2]
         with pytest.raises(InputError, match="batch_size"):
             Epochs(asked, 21, lambda *about: None)
+
+    def test_batches_of_like_length(self) -> None:
+        asked = [Example([0] * random.Random(i).randint(1, 30), [], [i]) for i in range(48)]
+        stream = Epochs(asked, 4, lambda chosen, epoch, rng: chosen, window=6, length=lambda example: len(example.question))
+        shown = [stream[i] for i in range(stream.per_epoch)]
+        assert sorted(example.answer[0] for batch in shown for example in batch) == list(range(48))
+        spread = [max(len(e.question) for e in batch) - min(len(e.question) for e in batch) for batch in shown]
+        assert sum(spread) / len(spread) < 10  # 24 or so without
+        lengths = [len(batch[0].question) for batch in shown[:6]]
+        assert lengths != sorted(lengths)
+
+    def test_a_fact_is_three_tokens_of_our_own(self) -> None:
+        recipe = ProsQA(**{**FIELDS, "method": "cot"})
+        item = recipe.items[0]
+        example = examples([item], recipe.tokenizer)[0]
+        assert recipe.tokenizer.unk_token_id not in [*example.question, *chain(*example.steps), *example.answer]
+        assert len(example.question) == 3 * len(item.graph.edges) + len(["Is", "Sally", "a", "gerpus", "or", "terpus", "?", "newline"])
+        assert recipe.tokenizer.convert_ids_to_tokens(example.answer)[:3] == ["###", item.names[item.graph.root], "is a"]
+        assert recipe.leads == 3
+
+    def test_a_problem_gets_other_names_whenever_it_is_shown(self) -> None:
+        recipe = ProsQA(**{**FIELDS, "method": "cot", "problems": 8})
+        stream = recipe.stream()
+        shown = [{tuple(row.tolist()) for row in stream[i].input_ids} for i in (0, 1)]
+        assert not shown[0] & shown[1]
+        assert torch.equal(stream[0].input_ids, recipe.stream()[0].input_ids)
+
+    @pytest.mark.parametrize("method", ["coconut", "codi", "lotus", "no-cot"])
+    def test_facts_come_first_whatever_the_method(self, method: str, tmp_path) -> None:
+        recipe = recipes.RECIPES[f"prosqa-{method}"](**{**FIELDS, "epochs": 6, "facts_epochs": 1})
+        decoded = recipe.tokenizer.batch_decode(recipe.stream()[0].input_ids)
+        for text in decoded:
+            told, said = text.split("?")
+            for line in said.split("###")[0].strip().splitlines():
+                assert line.strip() in told
+        recipe.run(tmp_path)
+        with pytest.raises(InputError, match="epochs must be above that"):
+            replace(recipe, facts_epochs=3)
 
     def test_words_are_tokens_and_come_back(self) -> None:
         item = prosqa.ProsQA().draw(random.Random(0))

@@ -196,9 +196,9 @@ def _train(
         working.drop(model)
         return asks.detach(), terms
 
-    record = settings.record and device.type == "cuda"
-    if record and (ranks.size() > 1 or not getattr(objective, "draws_nothing", False)):
+    if settings.record and (ranks.size() > 1 or not getattr(objective, "draws_nothing", False)):
         raise InputError(f"record=True is for one device and an objective that draws nothing; {type(objective).__name__} may draw")
+    record = settings.record and device.type == "cuda"
     learn = Recorded(descend, model) if record else descend
     watch, lines, began = Watch(), [], time.monotonic()
     source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
