@@ -1,5 +1,5 @@
 """What a model says to problems in words: the answer at once at every number of steps (`direct.json`), and after writing the way down
-(`written.json`).
+(`written.json`), with what it says to the same problems at once (`unwritten.json`).
 
 python benchmarks/training/smollm2_weaver/evaluate.py MODEL OUT [--problems N] [--evaluation-seed 101] [--tasks sums,homes] [--twin] ...
 """
@@ -41,7 +41,7 @@ def evaluate(model: Any, tokenizer: Any, tasks: tuple[str, ...], out: Path, opti
     """Measure and write; a model that does not loop has one step."""
     began = time.monotonic()
     numbers = lambda text: [int(part) for part in text.split(",") if part]  # noqa: E731
-    direct, written = [], []
+    direct, written, unwritten = [], [], []
     seed, device = options.evaluation_seed, next(model.parameters()).device
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for name in tasks if options.problems else ():
@@ -60,7 +60,10 @@ def evaluate(model: Any, tokenizer: Any, tasks: tuple[str, ...], out: Path, opti
             )
             written.append(json.loads(table.to_json()))
             (out / "written.json").write_text(json.dumps(written) + "\n")
-            print(f"{table}\n{name} in writing, {time.monotonic() - began:.0f} s", flush=True)
+            at_once = accuracy_in_words(model, tokenizer, WORDED[name](), steps, levels, options.written_problems, seed, WRITTEN_SIZES)
+            unwritten.append(json.loads(at_once.to_json()))
+            (out / "unwritten.json").write_text(json.dumps(unwritten) + "\n")
+            print(f"{table}\nat once\n{at_once}\n{name} in writing, {time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

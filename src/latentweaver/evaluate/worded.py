@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,13 @@ from latentweaver.evaluate.accuracy import Cell, Table
 from latentweaver.tasks.problem import Split, draw
 from latentweaver.tasks.worded.stream import Words, as_batch, row_of
 from latentweaver.tasks.worded.writing import DIRECT, Worded, WordedProblem, step_by_step
+
+
+@dataclass(frozen=True)
+class Written(Cell):
+    """A cell whose answers were written with the way to them: also the tokens of a reply, on average, the last one included."""
+
+    tokens: float
 
 
 def drawn(task: Worded, difficulty: int, problems: int, seed: int, size: tuple[float, float], split: Split = "test") -> list[WordedProblem]:
@@ -101,9 +109,11 @@ def accuracy_in_writing(
             output = model.generate(
                 **batch, num_steps=step, max_new_tokens=most_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
             )
-            replies = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            output = output[:, batch["input_ids"].shape[1] :]
+            replies = tokenizer.batch_decode(output, skip_special_tokens=True)
+            tokens = (output != tokenizer.eos_token_id).sum(1).add(1).clamp(max=output.shape[1]).float().mean().item()
             right = sum(
                 task.judge(problem, reply.rpartition(DIRECT)[2]) and DIRECT in reply for problem, reply in zip(found, replies, strict=True)
             )
-            cells.append(Cell(difficulty, step, right, problems))
+            cells.append(Written(difficulty, step, right, problems, tokens))
     return Table(task.name, split, seed, tuple(cells))
