@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentweaver.kernels import whole_block
+from latentweaver.kernels import whole_blocks
 from latentweaver.kernels.library import library
 
 ROWS = 16
@@ -206,31 +206,32 @@ def attend_one(
     return y
 
 
-def run_block(
-    block: Any, x: Float[Tensor, "batch 1 width"], rotary: tuple[Tensor, Tensor], mask: Any, cache: Any, slot: int
+def run_blocks(
+    blocks: Sequence[Any], x: Float[Tensor, "batch 1 width"], rotary: tuple[Tensor, Tensor], mask: Any, cache: Any, slots: Sequence[int]
 ) -> Float[Tensor, "batch 1 width"] | None:
-    """A block of `models.blocks` for one new position a row; None where that cannot be done in one call.
+    """Blocks of `models.blocks`, one after another, for one new position a row; None where that cannot be done in one call.
 
-    The cache must have a `length`, and a method `place(slot, like)` that gives the memory of the keys and of the values,
-    `[batch, heads, length, head]`, the last of which is written here.
+    The cache must have a `length`, and a method `places(slots, like)` that gives the memory of each slot's keys and values (see
+    `whole_blocks.point`), to the last position of which is written here. `blocks` must be the same object at every call.
     """
     fast = _local.library
     if fast is None or x.shape[1] != 1 or x.shape[0] > ROWS or x.dtype not in _TYPES:
         return None
-    if id(block) not in _local.blocks:
-        _local.blocks[id(block)] = whole_block.describe(block, x.dtype)
-    weights = _local.blocks[id(block)]
-    if weights is None or not whole_block.usable(x, mask, rotary, cache.length):
+    if id(blocks) not in _local.blocks:
+        _local.blocks[id(blocks)] = blocks, whole_blocks.describe(blocks, x.dtype)  # `blocks`, so that no other object takes its number
+    layers = _local.blocks[id(blocks)][1]
+    if layers is None or not whole_blocks.usable(x, mask, rotary, cache.length):
         return None
-    keys, values = cache.place(slot, x.new_empty((1, weights.groups, 1, weights.head)))
-    row, head, position, _ = keys.stride()
-    if position != weights.head or keys.dtype is not x.dtype:
+    weights = layers[0].weights.contents
+    places = cache.places(slots, x.new_empty((1, weights.groups, 1, weights.head)))
+    strides = whole_blocks.point(layers, places) if places[0][0].dtype is x.dtype else None
+    if strides is None:
         return None
     cos, sin = rotary
     y = torch.empty_like(x)
-    fast.block(
-        _TYPES[x.dtype], weights, x.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[0], keys.data_ptr(), values.data_ptr(), row, head,
-        cache.length, _pointer(mask), y.data_ptr(), x.shape[0], _local.threads,
+    fast.stack(
+        _TYPES[x.dtype], layers, len(layers), x.data_ptr(), cos.data_ptr(), sin.data_ptr(), cos.shape[0], *strides, cache.length,
+        _pointer(mask), y.data_ptr(), x.shape[0], _local.threads,
     )  # fmt: skip
     return y
 

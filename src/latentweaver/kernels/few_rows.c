@@ -26,10 +26,16 @@ enum { TALL = 3, APART = 256 };
 enum { LANES = 16, WIDEST = 8, MOST = TALL * WIDEST };
 #define from_int8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
 #define from_bfloat16(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
+#define bounded(v, low, high) (Vector)_mm512_min_ps(_mm512_max_ps((__m512)(v), _mm512_set1_ps(low)), _mm512_set1_ps(high))
+#define nearest(v) (Vector)_mm512_roundscale_ps((__m512)(v), 0)
+#define whole(v) (Whole)_mm512_cvtps_epi32((__m512)(v))
 #elif defined(__AVX2__)
 enum { LANES = 8, WIDEST = 4, MOST = TALL * WIDEST };
 #define from_int8(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
 #define from_bfloat16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
+#define bounded(v, low, high) (Vector)_mm256_min_ps(_mm256_max_ps((__m256)(v), _mm256_set1_ps(low)), _mm256_set1_ps(high))
+#define nearest(v) (Vector)_mm256_round_ps((__m256)(v), 0)
+#define whole(v) (Whole)_mm256_cvtps_epi32((__m256)(v))
 #else
 #error "needs AVX2"
 #endif
@@ -40,6 +46,7 @@ enum { LANES = 8, WIDEST = 4, MOST = TALL * WIDEST };
 enum { MANY = 64 };
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t Whole __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 /* One value, or LANES of them, at place i of memory of that type. */
 
@@ -232,30 +239,42 @@ void rotate(int type, const void *x, const void *cos, const void *sin, void *y, 
 
 /* y = silu(gate) * up, gate and up side by side in x ----------------------------------------------------------------------- */
 
-/* e^x by 2^n times a polynomial (Cephes), in arithmetic that compilers vectorise. */
-INLINE float exponential(float x) {
-    x = x < -87 ? -87 : x > 88 ? 88 : x;
-    const float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float e = 1.9875691500e-4f;
-    e = e * r + 1.3981999507e-3f;
+/* e^x by 2^n times a polynomial (Cephes), for LANES numbers: compilers do not make vectors of it by themselves. */
+INLINE Vector exponentials(Vector x) {
+    x = bounded(x, -87, 88);
+    const Vector n = nearest(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vector e = r * 1.9875691500e-4f + 1.3981999507e-3f;
     e = e * r + 8.3334519073e-3f;
     e = e * r + 4.1665795894e-2f;
     e = e * r + 1.6666665459e-1f;
     e = e * r + 5.0000001201e-1f;
     e = e * r * r + r + 1;
-    int32_t bits;
-    memcpy(&bits, &e, 4);
-    bits += (int32_t)n * (1 << 23);
-    memcpy(&e, &bits, 4);
-    return e;
+    return (Vector)((Whole)e + (whole(n) << 23));
+}
+
+/* LANES numbers from place i, the `count` first of them, the others 0. */
+INLINE Vector load_some(const void *from, long i, long count, const int type) {
+    if (count >= LANES) return load(from, i, type);
+    float some[LANES] = {0};
+    for (long k = 0; k < count; k++) some[k] = get(from, i + k, type);
+    return load(some, 0, FLOAT32);
+}
+
+INLINE void store_some(void *to, long i, long count, Vector v, const int type) {
+    float some[LANES];
+    memcpy(some, &v, sizeof v);
+    if (count >= LANES)
+        for (long k = 0; k < LANES; k++) put(to, i + k, some[k], type);
+    else
+        for (long k = 0; k < count; k++) put(to, i + k, some[k], type);
 }
 
 INLINE void swiglu_rows(const void *x, void *y, long rows, long width, int threads, const int type) {
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (long r = 0; r < rows; r++)
-        for (long i = 0; i < width; i++) {
-            const float gate = get(x, 2 * r * width + i, type), up = get(x, (2 * r + 1) * width + i, type);
-            put(y, r * width + i, gate / (1 + exponential(-gate)) * up, type);
+        for (long i = 0; i < width; i += LANES) {
+            const Vector gate = load_some(x, 2 * r * width + i, width - i, type), up = load_some(x, (2 * r + 1) * width + i, width - i, type);
+            store_some(y, r * width + i, width - i, gate / (1 + exponentials(-gate)) * up, type);
         }
 }
 
@@ -274,12 +293,12 @@ typedef struct {
 } Shape;
 
 INLINE void attend_rows(const void *q, const void *k, const void *v, const uint8_t *mask, void *y, const Shape *s, const int type) {
-    const long width = s->width, length = s->length;
-    float *weight = malloc((length + 2 * width) * sizeof(float)), *query = weight + length, *mixed = query + width;
+    const long width = s->width, length = s->length, padded = (length + LANES - 1) / LANES * LANES;
+    float *weight = malloc((padded + 2 * width) * sizeof(float)), *query = weight + padded, *mixed = query + width;
     for (long b = 0; b < s->batch; b++)
         for (long h = 0; h < s->heads; h++) {
             const long at = (b * s->heads + h) * width, past = b * s->row + h / (s->heads / s->groups) * s->head;
-            float largest = -INFINITY, sum = 0;
+            float largest = -INFINITY;
             for (long i = 0; i < width; i++) query[i] = get(q, at + i, type) * s->scaling, mixed[i] = 0;
             for (long t = 0; t < length; t++) {
                 float score = 0;
@@ -287,7 +306,14 @@ INLINE void attend_rows(const void *q, const void *k, const void *v, const uint8
                 weight[t] = mask && !mask[b * length + t] ? -INFINITY : score;
                 largest = weight[t] > largest ? weight[t] : largest;
             }
-            for (long t = 0; t < length; t++) sum += weight[t] = exponential(weight[t] - largest);
+            for (long t = length; t < padded; t++) weight[t] = -INFINITY;
+            Vector sums = {0};
+            for (long t = 0; t < padded; t += LANES) {
+                const Vector e = exponentials(load(weight, t, FLOAT32) - largest);
+                memcpy(weight + t, &e, sizeof e);
+                sums += e;
+            }
+            const float sum = total(sums);
             for (long t = 0; t < length; t++)
                 for (long i = 0; i < width; i++) mixed[i] += weight[t] * get(v, past + t * width + i, type);
             for (long i = 0; i < width; i++) put(y, at + i, mixed[i] / sum, type);
@@ -303,7 +329,7 @@ void attend(int type, const void *q, const void *k, const void *v, const uint8_t
     else attend_rows(q, k, v, mask, y, &s, BFLOAT16);
 }
 
-/* A whole block for one new position a row: the functions above in the order of `models/blocks.py` ----------------------- */
+/* Whole blocks for one new position a row: the functions above in the order of `models/blocks.py` ------------------------ */
 
 typedef struct {
     const void *w;
@@ -342,11 +368,18 @@ static void join(int type, const Weights *b, const void *branch, const void *nor
     }
 }
 
-/* `keys` and `values` hold `length` positions with the new one, which is written here; `row` and `head` are their strides. */
-void block(int type, const Weights *b, const void *x, const void *cos, const void *sin, long period, void *keys, void *values, long row, long head,
-           long length, const uint8_t *mask, void *y, long rows, int threads) {
+typedef struct {
+    const Weights *weights;
+    void *keys, *values; /* `length` positions with the new one, which is written here */
+} Layer;
+
+INLINE long scratch(const Weights *b, long rows) { return rows * (3 * b->q.in + 3 * b->q.out + 3 * b->k.out + 2 * b->gate_up.out); }
+
+/* y may be x. `row` and `head` are the strides of keys and values. */
+static void block(int type, const Layer *layer, const void *x, const void *cos, const void *sin, long period, long row, long head, long length,
+                  const uint8_t *mask, void *y, long rows, int threads, char *normed) {
+    const Weights *b = layer->weights;
     const long width = b->q.in, queries = b->q.out, kept = b->k.out, size = type == FLOAT32 ? 4 : 2;
-    char *normed = malloc(rows * (3 * width + 3 * queries + 3 * kept + 2 * b->gate_up.out) * size);
     char *stream = normed + rows * width * size, *branch = stream + rows * width * size;
     char *q = branch + rows * width * size, *turned = q + rows * queries * size, *mixed = turned + rows * queries * size;
     char *k = mixed + rows * queries * size, *v = k + 2 * rows * kept * size, *gate_up = v + rows * kept * size;
@@ -366,10 +399,10 @@ void block(int type, const Weights *b, const void *x, const void *cos, const voi
     for (long r = 0; r < rows; r++)
         for (long g = 0; g < b->groups; g++) {
             const long from = (r * b->groups + g) * b->head * size, to = (r * row + g * head + (length - 1) * b->head) * size;
-            memcpy((char *)keys + to, k + from, b->head * size);
-            memcpy((char *)values + to, v + from, b->head * size);
+            memcpy((char *)layer->keys + to, k + from, b->head * size);
+            memcpy((char *)layer->values + to, v + from, b->head * size);
         }
-    attend(type, turned, keys, values, mask, mixed, rows, b->heads, b->groups, length, b->head, row, head, b->scaling);
+    attend(type, turned, layer->keys, layer->values, mask, mixed, rows, b->heads, b->groups, length, b->head, row, head, b->scaling);
     apply(type, &b->o, mixed, branch, rows, threads);
     join(type, b, branch, b->attention_post_norm, x, stream, rows, width);
 
@@ -378,5 +411,16 @@ void block(int type, const Weights *b, const void *x, const void *cos, const voi
     swiglu(type, gate_up, inner, rows, b->down.in, 1);
     apply(type, &b->down, inner, branch, rows, threads);
     join(type, b, branch, b->mlp_post_norm, stream, y, rows, width);
-    free(normed);
+}
+
+/* One block after another; `count` is at least 1. */
+void stack(int type, const Layer *layers, long count, const void *x, const void *cos, const void *sin, long period, long row, long head, long length,
+           const uint8_t *mask, void *y, long rows, int threads) {
+    long most = 0;
+    for (long i = 0; i < count; i++)
+        if (scratch(layers[i].weights, rows) > most) most = scratch(layers[i].weights, rows);
+    char *memory = malloc(most * (type == FLOAT32 ? 4 : 2));
+    for (long i = 0; i < count; i++, x = y)
+        block(type, &layers[i], x, cos, sin, period, row, head, length, mask, y, rows, threads, memory);
+    free(memory);
 }

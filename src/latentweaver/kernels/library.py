@@ -19,8 +19,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from latentweaver.kernels.whole_block import Weights
-
 _FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-fPIC"]
 _SOURCE = Path(__file__).with_name("few_rows.c")
 _SIGNATURES = {
@@ -29,11 +27,11 @@ _SIGNATURES = {
     "rotate": "ipppplllili",
     "swiglu": "ipplli",
     "attend": "ippppplllllllf",
-    "block": "irppplpplllppli",
+    "stack": "iplpppllllppli",
 }
-"""Arguments of each function: i int, l long, f float, p pointer, r structure passed by its address."""
+"""Arguments of each function: i int, l long, f float, p pointer."""
 
-_KINDS = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p, "r": ctypes.POINTER(Weights)}
+_KINDS = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ Shapes: B batch, S sequence, H heads, K key/value heads, D head width, W model w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -246,10 +246,6 @@ class Block(GradientCheckpointingLayer):
         take: Take | None = None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch sequence width"]:
-        if type(cache) is LoopCache and take is None and not kwargs:
-            fast = kernels.run_block(self, x, rotary, mask, cache, slot)
-            if fast is not None:
-                return fast
         mixed = self.attention(self.attention_norm(x), rotary, mask, cache, slot, take=take, **kwargs)
         x = x if take is None else take(x)
         if self.placement == "pre":
@@ -260,3 +256,22 @@ class Block(GradientCheckpointingLayer):
             return x + self.mlp_post_norm(self.mlp(self.mlp_norm(x)))
         x = self.attention_post_norm(mixed, x)
         return self.mlp_post_norm(self.mlp(self.mlp_norm(x)), x)
+
+
+def run(
+    blocks: nn.ModuleList,
+    x: Float[Tensor, "batch sequence width"],
+    rotary: tuple[Tensor, Tensor],
+    mask: Any,
+    cache: Cache | None,
+    slots: Sequence[int],
+    **kwargs: Any,
+) -> Float[Tensor, "batch sequence width"]:
+    """x through one block after another, each with its slot of the cache; at few rows on a CPU as one call (see `kernels`)."""
+    if type(cache) is LoopCache and not kwargs:
+        fast = kernels.run_blocks(blocks, x, rotary, mask, cache, slots)  # pyright: ignore[reportArgumentType]
+        if fast is not None:
+            return fast
+    for block, slot in zip(blocks, slots, strict=True):
+        x = block(x, rotary, mask, cache, slot, **kwargs)
+    return x

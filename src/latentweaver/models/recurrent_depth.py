@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from latentweaver.errors import InputError
 from latentweaver.halting import HaltingRule
-from latentweaver.models.blocks import Block, Linear, RMSNorm, RotaryTable, Take
+from latentweaver.models.blocks import Block, Linear, RMSNorm, RotaryTable, Take, run
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.cores import INJECTIONS, Injection, copies_of, noise_like
 from latentweaver.runtime.cache import LoopCache
@@ -158,8 +158,7 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
             cache.extend(sequence, batch)
         rotary = self.rotary(position_ids, inputs_embeds.dtype)
         x = inputs_embeds * self.config.embedding_scale if self.config.embedding_scale != 1 else inputs_embeds
-        for slot, block in enumerate(self.prelude):
-            x = block(x, rotary, mask, cache, slot, **attention)
+        x = run(self.prelude, x, rotary, mask, cache, range(len(self.prelude)), **attention)
         tokens = input_ids if self.training else None  # see `noise_like`
         state = self._initial_state(initial_state, x, inputs_embeds, position_ids, generator, attention_mask, cache, tokens)
         anchor = {"input": x, "cos": rotary[0], "sin": rotary[1], "mask": mask, "attention": attention}
@@ -195,8 +194,8 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
     ) -> Float[Tensor, "batch sequence width"]:
         """What `think` does to tensors: the next state. `number` is the step's, for the cache's slots."""
         x = self.injection(state, anchor)
-        for layer, block in enumerate(self.core):
-            x = block(x, rotary, mask, cache, self.config.slot(number, layer), **attention)
+        first = self.config.slot(number, 0)
+        x = run(self.core, x, rotary, mask, cache, range(first, first + len(self.core)), **attention)
         return self.norm(x) if self.config.norm_in_loop else x
 
     def hidden(self, thought: Thought, last: int = 0, rows: Int[Tensor, "some"] | None = None) -> Float[Tensor, "batch sequence width"]:
@@ -214,13 +213,13 @@ class RecurrentDepthModel(RecurrentDepthPreTrainedModel):
         x = self.norm(thought.state) if self.config.norm_before_coda and not self.config.norm_in_loop else thought.state
         rotary = (anchor["cos"], anchor["sin"])
         mask, options = anchor["mask"], anchor["attention"]
-        for layer, block in enumerate(self.coda):
-            slot = self.config.prelude_layers + layer
-            if take is not None and block is self.coda[-1] and _can_take(x, mask, last, rows, thought.cache, options):
-                x = block(x, rotary, mask[:, :, -1:] if last and mask is not None else mask, thought.cache, slot, take=take)
-                take = None
-            else:
-                x = block(x, rotary, mask, thought.cache, slot, **options)
+        first, count = self.config.prelude_layers, len(self.coda)
+        if take is None or not count or not _can_take(x, mask, last, rows, thought.cache, options):
+            x = run(self.coda, x, rotary, mask, thought.cache, range(first, first + count), **options)
+        else:
+            x = run(self.coda[:-1], x, rotary, mask, thought.cache, range(first, first + count - 1))
+            mask = mask[:, :, -1:] if last and mask is not None else mask
+            x, take = self.coda[-1](x, rotary, mask, thought.cache, first + count - 1, take=take), None
         return self.norm(x if take is None else take(x))
 
     def exit_logit(self, thought: Thought) -> Float[Tensor, "batch sequence"]:

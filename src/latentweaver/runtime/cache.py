@@ -94,17 +94,18 @@ class LoopCache(Cache):
             InputError: if they carry gradients, which memory that is overwritten cannot.
         """
         _without_gradients(key)
-        keys, values = self.place(layer_idx, key)
+        [(bank, layer)] = self.places([layer_idx], key)
+        keys, values = bank[layer, ..., : self.length, :].unbind()
         keys[:, :, self.opened :] = key
         values[:, :, self.opened :] = value
         return keys, values
 
-    def place(self, slot: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The memory of a slot up to the open positions, for one who writes those himself; `like` is a key."""
-        bank, layer, index = self._place(slot, like)
-        self.depth = [max(depth, index) for depth in self.depth]
-        keys, values = bank[layer].unbind()
-        return keys.narrow(2, 0, self.length), values.narrow(2, 0, self.length)
+    def places(self, slots: Sequence[int], like: Tensor) -> list[tuple[Tensor, int]]:
+        """For each slot its bank and its layer there, for one who writes the open positions himself; `like` is a key."""
+        found = [self._place(slot, like) for slot in slots]
+        deepest = max(index for _, _, index in found)
+        self.depth = [max(depth, deepest) for depth in self.depth]
+        return [(bank, layer) for bank, layer, _ in found]
 
     def rows(self, index: Int[Tensor, "rows"]) -> RowsOfCache:
         """A view through which only some rows of the batch are read and written."""

@@ -1,14 +1,15 @@
-"""A whole transformer block in one call of `few_rows.c`, where nothing about the block is out of the ordinary.
+"""Transformer blocks, one after another, in one call of `few_rows.c`, where nothing about them is out of the ordinary.
 
-At a few rows a block of a small model takes half a millisecond to read its weights, and as long again to make twenty calls.
-So a block that is just what `models/blocks.py` defines (no adapter on its layers, no hooks, one type of numbers) is described
-once by the addresses of its weights and then run as one call. The description is kept for the duration of a `native()`
+At a few rows a block of a small model takes a fifth of a millisecond to read its weights, and longer to make twenty calls. So
+blocks that are just what `models/blocks.py` defines (no adapter on their layers, no hooks, one type of numbers) are described
+once by the addresses of their weights and then run as one call. The description is kept for the duration of a `native()`
 block, within which the weights must stay where they are.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class _Matrix(ctypes.Structure):
     ]
 
 
-class Weights(ctypes.Structure):
+class _Weights(ctypes.Structure):
     """`Weights` of `few_rows.c`."""
 
     _fields_ = [
@@ -39,11 +40,49 @@ class Weights(ctypes.Structure):
     ]
 
 
-def describe(block: Any, dtype: torch.dtype) -> Weights | None:
+class _Layer(ctypes.Structure):
+    """`Layer` of `few_rows.c`."""
+
+    _fields_ = [("weights", ctypes.POINTER(_Weights)), ("keys", ctypes.c_void_p), ("values", ctypes.c_void_p)]
+
+
+def describe(blocks: Iterable[Any], dtype: torch.dtype) -> Any:
+    """An array of `_Layer`, in order, with the places of keys and values left open; None if anything is out of the ordinary."""
+    found = []
+    for block in blocks:
+        weights = _described(block, dtype)
+        if weights is None or (found and (weights.groups, weights.head) != (found[0].groups, found[0].head)):
+            return None
+        found.append(weights)
+    return (_Layer * len(found))(*(_Layer(ctypes.pointer(weights)) for weights in found)) if found else None
+
+
+def point(layers: Any, places: Sequence[tuple[Tensor, int]]) -> tuple[int, int] | None:
+    """Say where the keys and values of each layer lie, and give their strides from row to row and from head to head.
+
+    Args:
+        layers: what `describe` made.
+        places: for each a tensor `[layers, 2, batch, heads, capacity, head]` and the number of the layer in it.
+
+    Returns:
+        None if their layout is not the one that the call takes.
+    """
+    strides, dtype = places[0][0].stride(), places[0][0].dtype
+    if strides[4:] != (layers[0].weights.contents.head, 1):
+        return None
+    for layer, (bank, number) in zip(layers, places, strict=True):
+        if bank.stride() != strides or bank.dtype is not dtype:
+            return None
+        layer.keys = bank.data_ptr() + number * strides[0] * bank.element_size()
+        layer.values = layer.keys + strides[1] * bank.element_size()
+    return strides[2], strides[3]
+
+
+def _described(block: Any, dtype: torch.dtype) -> _Weights | None:
     """The addresses of a block's weights, or None if anything about it is out of the ordinary."""
     ordinary = {"Linear", "Int8Linear", "RMSNorm", "Attention", "GatedMLP", "Block", "SiLU", "SiLUActivation"}
     for module in block.modules():
-        if type(module).__name__ not in ordinary or (module is not block and (module._forward_hooks or module._forward_pre_hooks)):
+        if type(module).__name__ not in ordinary or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return None
     if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
         return None
@@ -55,7 +94,7 @@ def describe(block: Any, dtype: torch.dtype) -> Weights | None:
     attention, mlp = block.attention, block.mlp
     if not mlp.swiglu:
         return None
-    weights = Weights(
+    weights = _Weights(
         q=_matrix(attention.q_proj), k=_matrix(attention.k_proj), v=_matrix(attention.v_proj), o=_matrix(attention.o_proj),
         gate_up=_matrix(mlp.gate_up_proj), down=_matrix(mlp.down_proj),
         heads=attention.q_proj.out_features // attention.head_dim, groups=attention.k_proj.out_features // attention.head_dim,
