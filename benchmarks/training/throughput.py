@@ -9,6 +9,7 @@ python benchmarks/training/throughput.py OUT.json --variants "plain;compiled"
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import gc
 import json
@@ -123,6 +124,14 @@ def flops_per_token(case: Case, config: RecurrentDepthConfig) -> float:
     return without * step + 3 * (with_gradient * step + once)
 
 
+class Done(Exception):
+    """What was wanted has been measured; nothing is saved."""
+
+
+def end() -> None:
+    raise Done
+
+
 class Turn:
     """Several runs of this file on one machine: all compile at once, then each is timed alone.
 
@@ -174,8 +183,9 @@ def measure(
     model = model_of(case, width, vocabulary)
     warm, timed = (EVERY * math.ceil(number / EVERY) for number in (warm, timed))
     start, stop = warm + EVERY, warm + EVERY + timed
+    last = stop + (EVERY if profile is not None else 0)
     settings = Settings(
-        updates=stop + (EVERY if profile is not None else 0),
+        updates=last + 1,
         log_every=EVERY,
         checkpoint_every=10**6,
         evaluate_every=10**6,
@@ -198,12 +208,12 @@ def measure(
             profiler.stop()  # waits for the device
             turn.give()
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Done):
         train(
             model,
             LastStep(compile=dict(case.settings)["compile"] == "steps"),
             Fixed(*case.steps),
-            Batches(case, vocabulary, {warm: turn.take}),
+            Batches(case, vocabulary, {warm: turn.take, last: end}),
             settings,
             folder,
             report=report,

@@ -51,7 +51,8 @@ def join(device: str | None) -> torch.device:
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # what processes say to each other beside tensors, as when they write a checkpoint, goes from CPU to CPU
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     return chosen
 
 
