@@ -185,6 +185,10 @@ def make_console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
+_CHIP, _LABEL = 9, 9
+"""Characters of a node with its number in `Frontier`, and of the label before a row, spaces between columns among them."""
+
+
 class Frontier:
     """A search through a graph as a table: one row for each thought, nodes by their distance from the root, each tinted by the
     probability it is given.
@@ -209,8 +213,13 @@ class Frontier:
         """A row: the probability of every node."""
         self.rows.append((label, probability))
 
-    def table(self) -> Table:
-        """What to print: above each column the edges that lead there, below them a row for each thought."""
+    def table(self, width: int = 80) -> Table:
+        """What to print in so many characters: above each column the edges that lead there, below them a row for each thought.
+
+        Where nodes do not fit beside each other they go on in the next line, a letter always with its number.
+        """
+        counts, room = [len(nodes) for nodes in self.columns.values()], width - _LABEL
+        beside = max([most for most in range(1, max(counts) + 1) if sum(min(count, most) for count in counts) * _CHIP <= room], default=1)
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", caption_justify="left")
         table.add_column("from " + self.letters[self.root], no_wrap=True)
         for name, nodes in self.columns.items():
@@ -218,19 +227,19 @@ class Frontier:
                 table.add_column(name)
         table.add_row("", *(Text(self._into(nodes), style="dim") for nodes in self.columns.values() if nodes), end_section=True)
         for label, probability in self.rows:
-            table.add_row(label, *(self._chips(nodes, probability) for nodes in self.columns.values() if nodes))
+            table.add_row(label, *(self._chips(nodes, probability, beside) for nodes in self.columns.values() if nodes))
         return table
 
     def _into(self, nodes: list[int]) -> str:
         return " ".join(f"{self.letters[a]}>{self.letters[b]}" for b in nodes for a, to in self.edges if to == b) or "-"
 
-    def _chips(self, nodes: list[int], probability: list[float]) -> Text:
-        chips = Text()
-        for node in nodes:
+    def _chips(self, nodes: list[int], probability: list[float], beside: int) -> Text:
+        chips = Text(no_wrap=True)
+        for place, node in enumerate(nodes):
             share = probability[node]
             percent = f"{100 * share:.0f}" if share >= 0.005 else "·"
             chips.append(f" {self.letters[node]} {percent:>3} ", style=tint(1 + int(99 * share), 100) if share >= 0.005 else "dim")
-            chips.append(" ")
+            chips.append("\n" if (place + 1) % beside == 0 and place + 1 < len(nodes) else " ")
         return chips
 
 

@@ -45,7 +45,7 @@ def search(model: Any, task: GraphSearch, text: str, thoughts: int | None, conso
                 view.add(f"after {count}", _nodes(model, thought, task))
         said = model.begin(torch.tensor([[task.answer]], device=model.device), after=thought)
         answer = _nodes(model, said, task)
-    console.print(view.table())
+    console.print(view.table(console.width))
     best = max(range(task.names), key=answer.__getitem__)
     first, second = (f"{LETTERS[node]} {answer[node]:.1%}" for node in sorted(question.candidates, key=lambda node: -answer[node]))
     console.print(f"[bold]{LETTERS[best]}[/bold]  [dim]after {_many(thoughts)}, asked which of the two: {first}, {second}[/dim]\n")
