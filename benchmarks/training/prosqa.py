@@ -3,8 +3,9 @@
     python benchmarks/training/prosqa.py OUT --test prosqa_test.json --valid prosqa_valid.json --seconds 1300
     python benchmarks/training/prosqa.py OUT --table
 
-One decoder (12 layers of width 768, three tokens a fact) learns facts first: to say what follows a name. Every arm of a seed begins with
+One decoder (8 layers of width 512, three tokens a fact) learns facts first: to say what follows a name. Every arm of a seed begins with
 it and is shown the same graphs as often, their names and order drawn anew; the arms with a curriculum go through its stages in that time.
+How often is set from the pace of a trial, so that all arms fit in `--seconds`, or by hand (`--epochs`).
 Every arm leaves OUT/ARM-SEED.json when it is done: right or wrong for each of the published test and validation problems, of longer
 paths and of denser graphs; thoughts and tokens of an answer, its wall time, and what is left of it when thoughts are ablated.
 """
@@ -12,8 +13,10 @@ paths and of denser graphs; thoughts and tokens of an answer, its wall time, and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import gc
+import gzip
 import json
 import multiprocessing
 import os
@@ -23,7 +26,7 @@ import re
 import shutil
 import time
 import traceback
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +39,29 @@ from latentweaver.evaluate.paired import mcnemar
 from latentweaver.recipes import RECIPES
 from latentweaver.recipes.comparing import ablated, floors_of, measure
 from latentweaver.recipes.methods import METHODS
-from latentweaver.tasks.graphs import GraphMaker
+from latentweaver.tasks.graphs import Graph, GraphMaker
 from latentweaver.tasks.prosqa import ProsQA
+from latentweaver.training import working
 from latentweaver.training.depth import Fixed
-from latentweaver.training.loop import Settings, train
+from latentweaver.training.loop import Settings, compile_blocks, train
+from latentweaver.training.ranks import Asked
+from latentweaver.training.recorded import Recorded
 
-ARMS = ["no-cot", "cot", "coconut", "pause", "no-curriculum", "no-thoughts", "icot", "pccot", "codi", "lotus", "pause-multipass"]
-COMMON: dict[str, Any] = {"width": 768, "layers": 12, "heads": 12, "batch_size": 256, "window": 16, "grid": 32, "limit": 48}
-COMMON |= {"epochs": 24, "epochs_per_stage": 2, "max_latent_stage": 6, "warm_epochs": 2, "removed_per_epoch": 2, "block": 4}
+ARMS = {"no-cot": 0.75, "cot": 0.8, "coconut": 1.0, "pause": 0.8, "no-curriculum": 1.05, "no-thoughts": 0.75, "icot": 0.8, "lotus": 1.6}
+ARMS |= {"pccot": 2.2, "codi": 2.4, "pause-multipass": 1.0}
+"""In this order, with about how long each takes beside COCONUT."""
+COMMON: dict[str, Any] = {
+    "width": 512,
+    "layers": 8,
+    "heads": 8,
+    "batch_size": 256,
+    "grid": 16,
+    "limit": 48,
+    "max_latent_stage": 6,
+    "block": 4,
+}
 COMMON |= {"lr": 3e-4, "warmup": 100, "cooldown": 0.2, "precision": "bf16", "compile": True, "record": True, "workers": 6}
-ONE_BY_ONE = {"codi": {"compile": False}, "pccot": {"compile": False}}
+ONE_BY_ONE = {arm: {"compile": False, "batch_size": 128, "accumulate": 2} for arm in ("codi", "pccot")}
 """Taught from the states after each layer, which compiled blocks do not say."""
 
 
@@ -57,54 +73,132 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="no arm begins that would not end in this time")
     parser.add_argument("--facts", type=int, default=12, help="epochs of facts")
     parser.add_argument("--facts-lr", type=float, default=5e-4)
-    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--epochs", type=int, help="passes over the problems for each arm; from the time there is if left out")
+    parser.add_argument("--fitted", type=int, default=9, help="how many of the arms are to fit in the time")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=8, help="processes that draw problems")
+    parser.add_argument("--graphs", type=Path, help="graphs drawn beforehand (`--draw`), for a machine whose time is dear")
+    parser.add_argument("--draw", type=Path, help="draw the training graphs into this file (.json.gz), and train nothing")
     parser.add_argument("--state", type=Path, default=Path("/tmp/prosqa"), help="a folder for checkpoints")
     parser.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all arms, as JSON")
     parser.add_argument("--table", action="store_true", help="print the table of OUT and train nothing")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.draw:
+        items = drawn(RECIPES["prosqa-cot"](), options.jobs)
+        with gzip.open(options.draw, "wt") as file:
+            json.dump([astuple(item.graph) for item in items], file)
+        return
     if not options.table:
         run_all(options)
     print(table([json.loads(path.read_text()) for path in sorted(options.out.glob("*-[0-9].json"))]))
 
 
+BEGAN = time.monotonic()
+
+
+def say(*words: Any) -> None:
+    print(f"[{time.monotonic() - BEGAN:6.1f} s]", *words, flush=True)
+
+
+def scheduled(epochs: int) -> dict[str, int]:
+    """COCONUT's curriculum in so many epochs: two of all steps, then its seven stages, and what is left for the last."""
+    stage = max((epochs - 4) // 8, 1)
+    return {
+        "epochs": epochs,
+        "warm_epochs": 2 if epochs > 11 else 0,
+        "epochs_per_stage": stage,
+        "removed_per_epoch": max(round(4 / stage), 1),
+    }
+
+
 def run_all(options: argparse.Namespace) -> None:
     """Every arm of every seed, as far as the time goes."""
-    ends, slowest = time.monotonic() + options.seconds, 0.0
+    ends, pace = BEGAN + options.seconds, 0.0
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.assume_static_by_default = False  # one piece of code for all shapes
-    fields = {**COMMON, **options.more, "test": options.test, "valid": options.valid, "device": options.device}
+    fields = {
+        **COMMON,
+        **scheduled(options.epochs or 20),
+        **options.more,
+        "test": options.test,
+        "valid": options.valid,
+        "device": options.device,
+    }
     shared = RECIPES["prosqa-cot"](**fields)
-    items = drawn(shared, options.jobs)
+    items = read(options.graphs)[: shared.problems] if options.graphs else drawn(shared, options.jobs)
     sets = problems(shared)
-    print(f"{len(items)} problems drawn, {time.monotonic() - ends + options.seconds:.0f} s", flush=True)
+    say(f"{len(items)} problems")
     for seed in options.seeds:
-        began = time.monotonic()
+        if time.monotonic() + 200 * (pace > 0) > ends:
+            break
         base = learned_facts(replace(shared, seed=seed, lr=options.facts_lr), items, options)
+        if not pace:
+            pace = trial(RECIPES["prosqa-coconut"](**{**fields, "seed": seed}), items, base)
+            if not options.epochs:
+                arms = options.arms[: options.fitted]
+                left, cost = ends - time.monotonic() - 24 * len(arms), sum(ARMS[arm] for arm in arms)
+                epochs = max(int(left / cost / pace / (len(items) // shared.batch_size)), 11)
+                fields |= scheduled(min(epochs, 50))
+            say(f"{1000 * pace:.0f} ms an update of COCONUT's last stage, { ({key: fields[key] for key in scheduled(20)}) }")
         for arm in options.arms:
             name = f"{arm}-{seed}"
+            needs = 24 + ARMS[arm] * pace * fields["epochs"] * (len(items) // shared.batch_size)
             if (options.out / f"{name}.json").exists():
                 continue
-            if time.monotonic() + 1.05 * slowest > ends:
-                print(f"no time for {name}", flush=True)
+            if time.monotonic() + 0.9 * needs > ends:
+                say(f"no time for {name}: {needs:.0f} s")
                 continue
-            began = time.monotonic()
-            try:
-                recipe = RECIPES[f"prosqa-{arm}"](**{**fields, **ONE_BY_ONE.get(arm, {}), "seed": seed})
-                result = run(recipe, arm, items, sets, base, options, ends)
-                (options.out / f"{name}.json").write_text(json.dumps(result))
-            except Exception:  # the other arms go on; what failed is in the log
-                print(f"{name} failed", flush=True)
-                traceback.print_exc()
-                continue
-            slowest = max(slowest, time.monotonic() - began)
-            gc.collect()
-            if options.device.startswith("cuda"):
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
+            for record in (True, False):
+                try:
+                    recipe = RECIPES[f"prosqa-{arm}"](**{**fields, **ONE_BY_ONE.get(arm, {}), "seed": seed, "record": record})
+                    result = run(recipe, arm, items, sets, base, options, ends)
+                    (options.out / f"{name}.json").write_text(json.dumps(result))
+                    break
+                except TimeoutError as error:
+                    say(error)
+                    break
+                except Exception:  # the other arms go on; what failed is in the log
+                    say(f"{name} failed, record={record}")
+                    traceback.print_exc()
+                finally:
+                    gc.collect()
+                    if options.device.startswith("cuda"):
+                        torch.cuda.empty_cache()
+                        torch.cuda.reset_peak_memory_stats()
+
+
+def trial(recipe: Any, items: list[Any], base: Any) -> float:
+    """Seconds of an update at the last stage, weights left alone."""
+    recipe.__dict__.update(items=items, parts=(copy.deepcopy(base), recipe.tokenizer))
+    device = torch.device(recipe.device)
+    model, objective, times = recipe.model().to(device).train(), recipe.lesson.objective(), []
+    asked = Asked(model, objective, torch.bfloat16)
+    if recipe.compile:
+        compile_blocks(model)
+
+    def descend(batch: Any, steps: tuple[int, int], seed: int) -> tuple[torch.Tensor, Any]:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss, terms = asked(batch, steps, seed)
+        loss.backward()
+        working.drop(model)
+        return loss.detach(), terms
+
+    learn = Recorded(descend, model) if device.type == "cuda" and recipe.record else descend
+    stream = recipe.stream()
+    batches = [stream[recipe.updates - 1 - index].to(device) for index in range(6)]
+    for batch in [batches[0]] * 3 + batches * 2:
+        began = time.monotonic()
+        learn(batch, (0, 1), 0)[0].item()
+        times.append(time.monotonic() - began)
+    del model, asked, learn
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    say("trial", *(f"{1000 * each:.0f}" for each in times), "ms")
+    return sorted(times)[len(times) // 2] + 0.004 * (device.type == "cuda")  # the optimiser's share
 
 
 def drawn(recipe: Any, jobs: int) -> list[Any]:
@@ -118,6 +212,13 @@ def _part(nodes: int, hops: tuple[int, int], count: int, part: int) -> list[Any]
     torch.set_num_threads(1)
     task, rng = ProsQA(GraphMaker(nodes=nodes, hops=hops)), random.Random(f"prosqa train {part}")
     return [task.draw(rng) for _ in range(count)]
+
+
+def read(path: Path) -> list[Any]:
+    """The problems of graphs drawn beforehand."""
+    task, rng = ProsQA(), random.Random("prosqa train")
+    rows = json.loads(gzip.decompress(path.read_bytes()))
+    return [task.worded(Graph(nodes, tuple((a, b) for a, b in edges), *rest), rng) for nodes, edges, *rest in rows]
 
 
 def problems(recipe: Any) -> dict[str, list[Any]]:
@@ -146,35 +247,52 @@ def learned_facts(recipe: Any, items: list[Any], options: argparse.Namespace) ->
     recipe = replace(recipe, facts_epochs=10**6, epochs=10**7)
     recipe.__dict__.update(items=items, parts=(decoder, recipe.tokenizer))
     updates = options.facts * (len(items) // recipe.batch_size)
-    _train(recipe, updates, options.state / f"facts-{recipe.seed}", "facts", options, 1e18)
+    _train(replace_kept(recipe, cooldown=0.0), updates, options.state / f"facts-{recipe.seed}", "facts", options, 1e18, enough=FLOOR)
     decoder.to("cpu")
     torch.save(decoder.state_dict(), place)
     return decoder
 
 
-def _train(recipe: Any, updates: int, folder: Path, name: str, options: argparse.Namespace, ends: float) -> tuple[Any, list[dict]]:
-    """The trained model and its log."""
+FLOOR = 0.865
+"""The loss of a decoder that knows what follows every name, but not which facts it has said (ln 36 for the two tokens that say something,
+of four, and ln 2 for which candidate): 0.84."""
+
+
+class _Enough(Exception):
+    pass
+
+
+def replace_kept(recipe: Any, **fields: Any) -> Any:
+    """`replace`, with what the recipe has made so far."""
+    other = replace(recipe, **fields)
+    other.__dict__.update(items=recipe.items, parts=recipe.parts)
+    return other
+
+
+def _train(
+    recipe: Any, updates: int, folder: Path, name: str, options: argparse.Namespace, ends: float, enough: float = 0.0
+) -> tuple[Any, list[dict]]:
+    """The trained model and its log; a model whose loss has been below `enough` for a hundred updates has learned enough."""
     shutil.rmtree(folder, ignore_errors=True)
     settings = Settings.of(recipe, updates=updates, log_every=20, checkpoint_every=10**9, evaluate_every=10**9)
-    model, began, first = recipe.model(), time.monotonic(), [0.0, 0]
+    model, began, first, lines = recipe.model(), time.monotonic(), [0.0, 0], []
 
     def report(line: dict[str, Any]) -> None:
+        lines.append(line)
         if line["update"] % 100 == 0 or line["update"] in (20, updates):
             pace = (time.monotonic() - first[0]) / max(line["update"] - first[1], 1) if first[1] else 0.0
             first[:] = time.monotonic(), line["update"]
             memory = torch.cuda.max_memory_reserved() / 1e9 if options.device.startswith("cuda") else 0.0
-            print(
-                name,
-                *(f"{key} {line[key]:.4g}" for key in ("update", "loss", "norm", "seconds")),
-                f"{1000 * pace:.0f} ms an update, {memory:.0f} GB",
-                flush=True,
-            )
+            say(name, *(f"{key} {line[key]:.4g}" for key in ("update", "loss", "norm")), f"{1000 * pace:.0f} ms an update, {memory:.0f} GB")
+        if len(lines) > 5 and sum(each["loss"] for each in lines[-5:]) < 5 * enough:
+            raise _Enough
         if time.monotonic() > ends:
             raise TimeoutError(f"{name} is cut by the time at update {line['update']} of {updates}")
 
-    lines = train(model, recipe.lesson.objective(), Fixed(0, 1), recipe.stream(), settings, folder, report=report)
+    with contextlib.suppress(_Enough):
+        train(model, recipe.lesson.objective(), Fixed(0, 1), recipe.stream(), settings, folder, report=report)
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"{name}: {time.monotonic() - began:.1f} s for {updates} updates", flush=True)
+    say(f"{name}: {time.monotonic() - began:.1f} s for {lines[-1]['update']} updates, loss {lines[-1]['loss']:.3f}")
     return model, lines
 
 
@@ -194,9 +312,9 @@ def run(recipe: Any, arm: str, items: list[Any], sets: dict, base: Any, options:
         "arm": arm,
         "seed": recipe.seed,
         "updates": recipe.updates,
-        "shown": recipe.updates * recipe.batch_size,
+        "shown": recipe.updates * recipe.batch_size * recipe.accumulate,
     }
-    result |= {"facts": {"epochs": options.facts, "lr": options.facts_lr}, "seconds": trained, "machine": machine(options.device)}
+    result |= {"facts": {"epochs at most": options.facts, "lr": options.facts_lr}, "seconds": trained, "machine": machine(options.device)}
     result |= {"torch": torch.__version__, "transformers": transformers.__version__}
     result["recipe"] = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(recipe).items()}
     result["recipe"] |= {"test": "published", "valid": "published", "device": None}
@@ -212,7 +330,7 @@ def run(recipe: Any, arm: str, items: list[Any], sets: dict, base: Any, options:
         if recipe.lesson.thoughts and METHODS[arm].feedback != "pause":
             result["ablations"] = [effect.as_dict() for effect in ablated(model, tokenizer, sets["test"], batch_size=256)]
     shown = {label: round(measured["accuracy"], 3) for label, measured in result["sets"].items()}
-    print(name, f"{trained:.0f} s to train, {time.monotonic() - began:.0f} s in all", shown, flush=True)
+    say(name, f"{trained:.0f} s to train, {time.monotonic() - began:.0f} s in all", shown)
     return result
 
 
@@ -247,7 +365,7 @@ def table(runs: list[dict]) -> str:
         "| arm | seed | test (95 %) | against coconut, p | valid | longer | denser | thoughts and tokens | ms of an answer | s to train |"
     ]
     lines.append("|" + "---|" * 10)
-    for run in sorted(runs, key=lambda run: (ARMS.index(run["arm"]), run["seed"])):
+    for run in sorted(runs, key=lambda run: (list(ARMS).index(run["arm"]), run["seed"])):
         right = [letter == "1" for letter in run["sets"]["test"]["right"]]
         low, high = wilson(sum(right), len(right))
         beside, paired = known.get(("coconut", run["seed"])), ""
