@@ -332,6 +332,7 @@ class Bench:
         from latentweaver.models.continuous_thought import add_markers
 
         self.options, self.pool = options, pool
+        self.drawn: dict[tuple[int, int], list[Any]] = {}
         began = time.monotonic()
         self.decoder, self.tokenizer = load_decoder({**COMMON, **options.more}["base"])
         add_markers(self.decoder, self.tokenizer)
@@ -345,6 +346,13 @@ class Bench:
         )
         recipe.__dict__["parts"] = recipe.looped(copy.deepcopy(self.decoder)), self.tokenizer
         return recipe
+
+    def tests(self, recipe: WordProblems) -> list[Any]:
+        """The test problems, drawn once for all arms."""
+        asked = recipe.difficulty, recipe.test_problems
+        if asked not in self.drawn:
+            self.drawn[asked] = recipe.test_items()
+        return self.drawn[asked]
 
     def speed(self, arm: str, batches: int = 48) -> float:
         """Operations a second of an arm's training at the last of its epochs, once all shapes are known; the weights are left alone."""
@@ -411,7 +419,7 @@ class Bench:
             recipe.seed,
             1 if lesson.thoughts else WINDOW,
         )
-        tests = recipe.test_items()
+        tests = self.tests(recipe)
         settings = Settings.of(
             recipe,
             updates=updates,
@@ -470,7 +478,7 @@ class Bench:
         """Accuracy on the test's templates, as deep as those of training and deeper, and what an answer costs."""
         lesson, tokenizer, sets = recipe.lesson, self.tokenizer, {}
         deeper = replace(recipe, difficulty=recipe.difficulty + 4, test_problems=2 * recipe.test_problems)
-        wanted = {"test": recipe.test_items(), "deeper": [item for item in deeper.test_items() if len(item.steps) > recipe.difficulty + 1]}
+        wanted = {"test": self.tests(recipe), "deeper": [item for item in self.tests(deeper) if len(item.steps) > recipe.difficulty + 1]}
         for label, items in wanted.items():
             prompts = [lesson.prompt(example, recipe.epochs) for example in examples(items, tokenizer)]
             right, said = graded(model, tokenizer, items, prompts, recipe.limit, batch_size=512)
