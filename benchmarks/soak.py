@@ -14,7 +14,8 @@ loose on it for some minutes, all at once and at random:
 
 More ask at once than slots and queue hold, so that some are refused with 429. At the end nothing may run or wait, every polite
 request must have been answered or refused, every engine slot must be free, the server's memory and open files must be what they
-were after the first quarter, the questions must still have their answers, and SIGTERM must let a running stream finish.
+were after the first quarter, the questions must still have their answers, and at SIGTERM every answer under way must end as one:
+finished, cut with a finish reason when the time to drain is over, or refused because nothing of it was written yet.
 """
 
 from __future__ import annotations
@@ -314,26 +315,45 @@ class Soak:
         }
 
 
-def drain(server: Server, body: dict[str, Any]) -> list[str]:
-    """SIGTERM in the middle of a stream: faults, none if the stream was finished and the server then ended."""
-    body = {**body, "stream": True, "max_tokens": 50, "num_steps": 30, "halting": None, "reasoning_effort": None}
-    rest: list[str] = []
-    faults = []
-    try:
-        with httpx.stream("POST", server.url + "/v1/completions", json=body, timeout=60) as reply:
-            lines = reply.iter_lines()
-            next(lines)
+def drain(server: Server, bodies: list[dict[str, Any]]) -> tuple[list[str], Counter[str]]:
+    """SIGTERM while slots and queue are full: faults (none if every answer ended as one, and then the server), and how they ended."""
+    ended: Counter[str] = Counter()
+    faults: list[str] = []
+
+    async def ask(client: httpx.AsyncClient, number: int) -> None:
+        longer = {"max_tokens": 100, "num_steps": 30, "halting": None, "reasoning_effort": None, "stream": number % 2 == 0}
+        body = {**bodies[number], **longer}
+        if not body["stream"]:
+            reply = await client.post("/v1/completions", json=body)
+            said = reply.json()
+            ended[f"plain: {said['choices'][0]['finish_reason'] if reply.status_code == 200 else reply.status_code}"] += 1
+            if reply.status_code not in (200, 503):
+                faults.append(f"{reply.status_code} at SIGTERM: {reply.text[:200]}")
+            return
+        async with client.stream("POST", "/v1/completions", json=body) as reply:
+            lines = [line async for line in reply.aiter_lines() if line]
+        last = json.loads(lines[-2 if lines[-1] == "data: [DONE]" else -1][6:])
+        how = last["choices"][0]["finish_reason"] if "choices" in last else last["error"]["code"]
+        ended[f"streamed: {how}"] += 1
+        if how not in ("stop", "length", "closing") or (how != "closing" and lines[-1] != "data: [DONE]"):
+            faults.append(f"a stream ended with {lines[-1][:200]}")
+
+    async def crowd() -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+            asked = [asyncio.create_task(ask(client, number)) for number in range(SLOTS + QUEUE)]
+            while (now := await asyncio.to_thread(server.metrics))["running"] + now["waiting"] < SLOTS + QUEUE:
+                await asyncio.sleep(0.02)
             server.process.send_signal(signal.SIGTERM)
-            rest += (line for line in lines if line)
-    except httpx.TransportError as error:
-        faults.append(f"the stream broke off: {error}")
-    if rest[-1:] != ["data: [DONE]"] or len(rest) < 45:
-        faults.append(f"a stream of 50 tokens ended after {len(rest)} lines: {rest[-1:]}")
+            for outcome in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    faults.append(f"an answer broke off at SIGTERM: {outcome!r}")
+
+    asyncio.run(crowd())
     try:
         server.process.wait(60)
     except subprocess.TimeoutExpired:
         faults.append("the server did not end after SIGTERM")
-    return faults
+    return faults, ended
 
 
 def _head(length: int) -> bytes:
@@ -348,12 +368,13 @@ def soak(model: str, seconds: float, growth: float = 16) -> dict[str, Any]:
         crowd = Soak(server, seconds)
         asyncio.run(crowd.run())
         result = crowd.conclude(growth)
-        faults = crowd.faults + drain(server, crowd.bodies[0])
+        broken, ended = drain(server, crowd.bodies)
+        faults = crowd.faults + broken
     finally:
         if server.process.poll() is None:
             server.process.kill()
             server.process.wait(10)
-    return {"seconds": seconds, "faults": faults[:20], "faults_in_all": len(faults), **result}
+    return {"seconds": seconds, "faults": faults[:20], "faults_in_all": len(faults), **result, "at_sigterm": dict(sorted(ended.items()))}
 
 
 def main() -> int:

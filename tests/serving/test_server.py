@@ -36,7 +36,7 @@ PROGRAM = """
 import sys
 from latentweaver.serve import Settings, run
 run(sys.argv[1], "127.0.0.1", int(sys.argv[2]), Settings(
-    slots=4, queue=12, capacity=200, max_steps=16, body_bytes=1 << 16, body_seconds=1.5, header_seconds=1.5, threads=1, cache="full", drain_seconds=20,
+    slots=4, queue=12, capacity=200, max_steps=16, body_bytes=1 << 16, body_seconds=1.5, header_seconds=1.5, threads=1, cache="full", drain_seconds=int(sys.argv[4]),
     api_key=sys.argv[3] or None, request_seconds=60))
 """
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -58,13 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Running:
     """A server in a process of its own."""
 
-    def __init__(self, folder: Path, key: str = "") -> None:
+    def __init__(self, folder: Path, key: str = "", drain: int = 20) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(self.port), key], env=environment)
+        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(self.port), key, str(drain)], env=environment)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -379,6 +379,39 @@ class TestItDoesNotBreak:
         assert server.process.wait(30) in (0, -signal.SIGTERM)  # uvicorn ends with the signal once it has drained
         with pytest.raises(httpx.TransportError):
             httpx.get(server.url + "/health", timeout=2)
+
+    def test_answers_that_outlast_the_drain_end_with_what_they_have(self, folder: Path) -> None:
+        server = Running(folder, drain=1)
+        body = question(max_tokens=150, num_steps=16, logit_bias={"256": -100})
+
+        async def whole(client: httpx.AsyncClient) -> tuple[int, dict]:
+            reply = await client.post(server.url + "/v1/chat/completions", json=body)
+            return reply.status_code, reply.json()
+
+        async def crowd() -> tuple[list[str], list[tuple[int, dict]], float]:
+            async with httpx.AsyncClient(timeout=60) as client:
+                async with client.stream("POST", server.url + "/v1/chat/completions", json={**body, "stream": True}) as reply:
+                    lines = reply.aiter_lines()
+                    await anext(lines)
+                    others = [asyncio.create_task(whole(client)) for _ in range(14)]  # three run, the others wait
+                    await anext(lines)
+                    await asyncio.sleep(0.5)
+                    server.process.send_signal(signal.SIGTERM)
+                    told = time.monotonic()
+                    rest = [line async for line in lines if line]
+                return rest, await asyncio.gather(*others), time.monotonic() - told
+
+        rest, others, seconds = asyncio.run(crowd())
+        assert rest[-1] == "data: [DONE]"
+        assert '"finish_reason": "length"' in rest[-2]
+        assert seconds < 5
+        for status, said in others:
+            if status == 200:
+                assert said["choices"][0]["finish_reason"] == "length" and said["usage"]["completion_tokens"] > 0
+            else:
+                assert status == 503 and said["error"]["code"] == "closing"
+        assert {status for status, _ in others} == {200, 503}
+        assert server.process.wait(10) in (0, -signal.SIGTERM)
 
     def test_a_key_is_asked_for(self, folder: Path) -> None:
         server = Running(folder, KEY)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latentweaver.runtime.request import Event
+from latentweaver.serve.closing import Closing, Deadlines
 from latentweaver.serve.metrics import Metrics
 from latentweaver.serve.text import TextStream
 from latentweaver.serve.worker import Stream
@@ -26,17 +27,20 @@ class Piece:
     reason: str | None = None
 
 
-async def pieces(streams: Sequence[Stream], tokenizer: Any, stops: Sequence[str], seconds: float, metrics: Metrics) -> AsyncIterator[Piece]:
+async def pieces(
+    streams: Sequence[Stream], tokenizer: Any, stops: Sequence[str], seconds: float, deadlines: Deadlines, metrics: Metrics
+) -> AsyncIterator[Piece]:
     """The texts of several choices as they come, mixed.
 
     Raises:
         Broken: if the engine failed.
+        Closing: if the server ends before anything was written.
     """
     said: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
 
     async def follow(choice: int, stream: Stream) -> None:
         try:
-            async for piece in _write(choice, stream, TextStream(tokenizer, stops), seconds, metrics):
+            async for piece in _write(choice, stream, TextStream(tokenizer, stops), seconds, deadlines, metrics):
                 said.put_nowait(piece)
         except Exception as error:
             said.put_nowait(error)
@@ -55,12 +59,14 @@ async def pieces(streams: Sequence[Stream], tokenizer: Any, stops: Sequence[str]
             yield piece
 
 
-async def _write(choice: int, stream: Stream, text: TextStream, seconds: float, metrics: Metrics) -> AsyncIterator[Piece]:
+async def _write(
+    choice: int, stream: Stream, text: TextStream, seconds: float, deadlines: Deadlines, metrics: Metrics
+) -> AsyncIterator[Piece]:
     began = time.monotonic()
     held: list[Event] = []
     reason = "length"  # what running out of time counts as
     try:
-        async with asyncio.timeout(seconds):
+        async with deadlines.within(seconds):
             async for event in stream:
                 if event.token is not None:
                     if not text.tokens:
@@ -80,7 +86,9 @@ async def _write(choice: int, stream: Stream, text: TextStream, seconds: float, 
                 if event.reason is not None:
                     reason = event.reason
     except TimeoutError:
-        pass
+        if deadlines.closing and not text.tokens:
+            metrics.ended.labels("cancelled").inc()
+            raise Closing("the server ends; nothing was written yet") from None
     except (asyncio.CancelledError, GeneratorExit):  # whoever asked has gone
         metrics.ended.labels("cancelled").inc()
         raise

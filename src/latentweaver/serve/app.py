@@ -20,6 +20,7 @@ from latentweaver.errors import InputError, LatentweaverError
 from latentweaver.runtime import request as engine_request
 from latentweaver.runtime.request import Busy
 from latentweaver.serve.answers import Piece, Shape, pieces
+from latentweaver.serve.closing import Closing, Deadlines
 from latentweaver.serve.guard import Guard, problem
 from latentweaver.serve.metrics import Metrics
 from latentweaver.serve.settings import Settings
@@ -45,6 +46,7 @@ class Server:
     def __init__(self, name: str, tokenizer: Any, worker: Worker, settings: Settings) -> None:
         self.name, self.tokenizer, self.worker, self.settings = name, tokenizer, worker, settings
         self.metrics = Metrics(worker)
+        self.deadlines = Deadlines()
         self.born = int(time.time())
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
@@ -93,7 +95,7 @@ class Server:
             raise
         self.metrics.prompt_tokens.inc(sum(map(len, prompts)))
         shape = Shape(chat, self.name, self.tokenizer, logprobs is not None, streams)
-        said = pieces(streams, self.tokenizer, body.stops(), self.settings.request_seconds, self.metrics)
+        said = pieces(streams, self.tokenizer, body.stops(), self.settings.request_seconds, self.deadlines, self.metrics)
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -160,7 +162,7 @@ async def _events(shape: Shape, said: AsyncIterator[Piece], usage: bool) -> Asyn
             yield _event(shape.usage_chunk())
         yield "data: [DONE]\n\n"
     except ValueError as error:
-        yield _event(problem(str(error), "server_error"))
+        yield _event(problem(str(error), "server_error", code="closing" if isinstance(error, Closing) else None))
     finally:
         await said.aclose()  # type: ignore[attr-defined]
 
@@ -204,6 +206,7 @@ def make_app(name: str, tokenizer: Any, worker: Worker, settings: Settings, loca
         await worker.stop()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.deadlines = server.deadlines
     app.add_middleware(Guard, settings=settings, local=local)
     app.post("/v1/chat/completions", response_model=None)(server.chat)
     app.post("/v1/completions", response_model=None)(server.complete)
@@ -291,6 +294,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Broken)
     async def broken(request: Request, error: Broken) -> Response:
         return JSONResponse(problem(str(error), "server_error"), 500)
+
+    @app.exception_handler(Closing)
+    async def closing(request: Request, error: Closing) -> Response:
+        return JSONResponse(problem(str(error), "server_error", code="closing"), 503, {"retry-after": "1", "connection": "close"})
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:

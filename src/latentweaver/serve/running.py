@@ -51,6 +51,7 @@ def run(model_name: str, host: str, port: int, settings: Settings) -> None:
 
     from latentweaver.checkpoints.loading import load, load_tokenizer
     from latentweaver.checkpoints.names import NAMES
+    from latentweaver.serve.closing import DrainingServer
     from latentweaver.serve.patience import ImpatientProtocol
 
     listening = _bound(host, port)  # before the model is loaded, which takes longer than to find out that the port is taken
@@ -66,13 +67,13 @@ def run(model_name: str, host: str, port: int, settings: Settings) -> None:
         server_header=False,
         limit_concurrency=settings.connections,
         timeout_keep_alive=10,
-        timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_graceful_shutdown=settings.drain_seconds + 5,  # what is ended by then has its last events to write
         h11_max_incomplete_event_size=64 << 10,
         http=ImpatientProtocol.of(settings.header_seconds),
     )
     shown = f"[{host}]" if ":" in host else host
     print(f"{name} is served at http://{shown}:{listening.getsockname()[1]} (end it with Ctrl+C)", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    DrainingServer(config, app.state.deadlines, settings.drain_seconds).run(sockets=[listening])
 
 
 def _bound(host: str, port: int) -> socket.socket:

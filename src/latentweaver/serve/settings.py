@@ -27,7 +27,7 @@ class Settings:
         write_seconds: a client that takes longer to accept what is sent to it is dropped.
         request_seconds: a request is ended after this time, with what it has so far.
         connections: open connections, idle ones included; more are refused with 503.
-        drain_seconds: how long running requests may take to finish after SIGTERM.
+        drain_seconds: how long requests may go on after SIGTERM; then they are ended, with what they have so far.
         api_key: what clients must send as bearer token; None for no check.
         dtype: precision of the model, as in `load`.
         device: where it runs, as in `load`.
