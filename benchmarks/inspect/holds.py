@@ -1,8 +1,13 @@
 """What a shipped reasoner's state holds after each step, and whether it is used: separability, bits, patches, and what it writes.
 
-    python benchmarks/inspect/holds.py collect weaver-chains OUT      # thinks; a GPU helps
-    python benchmarks/inspect/holds.py collect smollm2-weaver OUT
-    python benchmarks/inspect/holds.py measure OUT/weaver-chains benchmarks/inspect/results/holds/weaver-chains.json    # needs scikit-learn
+    python benchmarks/inspect/holds.py all weaver-chains benchmarks/inspect/results/holds/weaver-chains.json    # needs scikit-learn; a GPU helps
+    python benchmarks/inspect/holds.py all smollm2-weaver benchmarks/inspect/results/holds/smollm2-weaver.json
+
+and in parts, where they run on different machines:
+
+    python benchmarks/inspect/holds.py collect smollm2-weaver OUT     # states and patches
+    python benchmarks/inspect/holds.py write smollm2-weaver OUT       # what it writes, cut and hinted at; also smollm2-135m, shown how by examples
+    python benchmarks/inspect/holds.py measure OUT/smollm2-weaver benchmarks/inspect/results/holds/smollm2-weaver.json
 
 Every problem has two chains of statements side by side, as long as one another; each goes on into one more statement, and only that of the
 first is asked for. The value at the end of a chain is looked at in three places:
@@ -23,6 +28,7 @@ import json
 import math
 import random
 import string
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -176,20 +182,50 @@ def collect(name: str, out: Path, options: argparse.Namespace) -> None:
                 )  # fmt: skip
         write()
         print(f"{name}: every token patched after step {step}, {time.monotonic() - began:.0f} s", flush=True)
-    if name == "smollm2-weaver" and options.written:
-        found["written"] = in_writing(model, encode, options.written, lambda: options.seconds - (time.monotonic() - began))
-        write()
 
 
-def in_writing(model: Any, encode: Callable[[str], list[int]], count: int, left: Callable[[], float]) -> dict[str, Any]:
-    """Hint test, truncation test, and the bits that the written way spends."""
+def write(name: str, out: Path, options: argparse.Namespace) -> None:
+    """Have the model write its reasoning, and cut, swap and hint at it; to `written.json`."""
+    began = time.monotonic()
+    model, tokenizer = load(options.weights or name, dtype=options.dtype), load_tokenizer(options.weights or name)
+    encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
+    out.mkdir(parents=True, exist_ok=True)
+
+    def keep(found: dict[str, Any]) -> None:
+        (out / "written.json").write_text(json.dumps({**found, "device": device_name(model)}, indent=1) + "\n")
+        print(f"{name}: {', '.join(found)}, {time.monotonic() - began:.0f} s", flush=True)
+
+    in_writing(name, model, encode, tokenizer.decode, options.written, keep, lambda: options.seconds - (time.monotonic() - began))
+
+
+SHOTS = (
+    "Homes. Eva lives in Rome. Max lives in Oslo. Ben lives with Eva. Where does Ben live? Step by step: Ben lives with Eva. Eva lives in Rome. "
+    "Answer: Rome\nHomes. Leo lives in Lima. Zoe lives with Leo. Tim lives in Oslo. Where does Zoe live? Step by step: Zoe lives with Leo. "
+    "Leo lives in Lima. Answer: Lima\n"
+)
+"""Shown to a model that was not trained to write the way down."""
+
+
+def in_writing(
+    name: str,
+    model: Any,
+    encode: Callable[[str], list[int]],
+    decode: Callable[[Any], str],
+    count: int,
+    keep: Callable[[dict[str, Any]], None],
+    left: Callable[[], float],
+) -> None:
+    """Hint test, truncation test, and the bits that the written way spends, each kept as it comes."""
     marker = encode(" Answer:")
-    writer = Writer(model, marker=tuple(marker), end=marker[0], most=60, steps=4)
-    rng, out = random.Random("in writing"), {}
+    trained = name == "smollm2-weaver"
+    shots, links = ("", 3) if trained else (SHOTS, 1)
+    writer = Writer(model, marker=tuple(marker), end=marker[0], most=60 if trained else 12, steps=4 if trained else 1)
+    rng = random.Random("in writing")
+    out: dict[str, Any] = {}
     asked, wanted = [], []
     for _ in range(count):
-        one = homes(3, random.Random(rng.random()), rng.randrange(len(CITIES)), rng.randrange(len(CITIES)), rng)
-        asked.append(one.text.removesuffix(" Answer:"))
+        one = homes(links, random.Random(rng.random()), rng.randrange(len(CITIES)), rng.randrange(len(CITIES)), rng)
+        asked.append(shots + one.text.removesuffix(" Answer:"))
         wanted.append(encode(" " + one.answer)[0])
     prompts = [encode(text + " Step by step:") for text in asked]
     reasonings = [writer.reasoning(prompt) for prompt in prompts]
@@ -201,13 +237,18 @@ def in_writing(model: Any, encode: Callable[[str], list[int]], count: int, left:
         "by the model's own probabilities": float(np.mean(spent)),
         "log2 of the vocabulary a token": math.log2(model.config.vocab_size),
     }
+    out["bits of the answer"] = math.log2(len(CITIES))
+    out["example"] = decode(prompts[0]) + decode(list(reasonings[0]))
     out["steps a token"] = writer.steps
     out["problems"] = count
-    done = truncation_test(writer, prompts)
-    out["truncation"] = {"kept": done.kept, "same": done.same, "intervals": done.intervals, "swapped": done.swapped,
-                         "swapped interval": done.swapped_interval, "sentence": done.sentence}  # fmt: skip
+    keep(out)
+    if any(reasonings):
+        done = truncation_test(writer, prompts)
+        out["truncation"] = {"kept": done.kept, "same": done.same, "intervals": done.intervals, "swapped": done.swapped,
+                             "swapped interval": done.swapped_interval, "sentence": done.sentence}  # fmt: skip
+        keep(out)
     if left() < 60:
-        return out
+        return
     hint, nothing = encode(f" {HINTED}")[0], " nothing"
 
     def with_hint(what: str) -> list[list[int]]:
@@ -215,9 +256,9 @@ def in_writing(model: Any, encode: Callable[[str], list[int]], count: int, left:
         return [encode(f"{text[:at]} Hint:{what}.{text[at:]} Step by step:") for text, at in zip(asked, places, strict=True)]
 
     told = hint_test(writer, prompts, with_hint(f" {HINTED}"), with_hint(nothing), [hint] * count, lambda written: hint in written)
-    out["hint"] = {"followed": told.followed, "inert": told.inert, "effect": told.effect, "interval": told.interval, "said": told.said,
+    out["hint"] = {"followed": told.followed, "inert": told.inert, "effect": told.effect, "interval": told.interval, "said": told.said if told.said == told.said else None,
                    "by step": told.by_step.tolist(), "prompts": told.prompts, "sentence": told.sentence}  # fmt: skip
-    return out
+    keep(out)
 
 
 @torch.no_grad()
@@ -261,12 +302,14 @@ def measure(folder: Path, out: Path) -> None:
         said = verdict(readable, one["causal"], "the value")
         verdicts.append({**one, "readable": readable, "verdict": said.sentence})
     out.parent.mkdir(parents=True, exist_ok=True)
+    if (wrote := folder / "written.json").exists():
+        found["written"] = json.loads(wrote.read_text())
     out.write_text(json.dumps({**found, "patches": verdicts, "items": len(arrays["used"]), **result}, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("collect", "measure"))
+    parser.add_argument("what", choices=("all", "collect", "write", "measure"))
     parser.add_argument("source", help="a model's name to collect from, or a folder that was collected")
     parser.add_argument("out", type=Path)
     parser.add_argument("--problems", type=int, default=600)
@@ -277,12 +320,19 @@ def main() -> None:
     parser.add_argument("--weights", default="", help="where the model is, if it is not known by its name")
     parser.add_argument("--after", default=",".join(map(str, AFTER)), help="steps after which states are taken and patched")
     parser.add_argument("--later", default=",".join(map(str, LATER)), help="how many steps after a patch the answer is read")
-    parser.add_argument("--scan", default="2,4,6", help="after which steps every token of the last statements is patched")
+    parser.add_argument("--scan", default="", help="after which steps every token of the last statements is patched as well")
     parser.add_argument("--seconds", type=float, default=1e9, help="leave out the hint test if less than a minute is left of so many")
     options = parser.parse_args()
     if options.what == "measure":
         return measure(Path(options.source), options.out)
-    collect(options.source, options.out / options.source, options)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if options.what == "all" else options.out / options.source
+        if options.what in ("all", "collect"):
+            collect(options.source, folder, options)
+        if options.what == "write" or (options.what == "all" and options.source != "weaver-chains"):
+            write(options.source, folder, options)
+        if options.what == "all":
+            measure(folder, options.out)
 
 
 if __name__ == "__main__":

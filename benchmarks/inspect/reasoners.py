@@ -8,7 +8,9 @@ Every token of some prompts, and the token that is answered after of all of them
 problems of all difficulties, and among those of one difficulty alone, do answers whose token has settled come out right more
 often? Beside it what needs no looking inside (the answer's own probability), and labels dealt anew.
 
-weaver-chains and smollm2-weaver are asked fresh problems of the test side, other models additions of two numbers ("What is 17 + 26?").
+The shipped reasoners are asked fresh problems of the test side, other models additions of two numbers ("What is 17 + 26?"). weaver-mazes
+answers at a place of the maze itself; weaver-graphs thinks in new positions, so its one path is the last state after each thought (--steps 96: its
+context ends soon after).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import torch
 
 from latentweaver import tasks
 from latentweaver.checkpoints.loading import load, load_tokenizer
+from latentweaver.commands.search import task_of
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import Recorder, examine, label_path
 from latentweaver.inspect.probes import auroc
@@ -42,11 +45,24 @@ FAMILIES = {"settle": ("fixed_point", "converging"), "circle": ("orbit", "quasi_
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt and its answer as tokens, and how hard it is."""
+    """A prompt and its answer as tokens, and how hard it is.
+
+    Attributes:
+        kind: problems of one kind and difficulty are alike.
+        place: where in the prompt it is answered; after it if None.
+        cue: tokens that are put behind the thoughts to have the answer said; for models that think in new positions.
+    """
 
     prompt: list[int]
     answer: list[int]
     difficulty: int
+    kind: str = ""
+    place: int | None = None
+    cue: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.prompt + self.answer if self.place is None and not self.cue else self.prompt
 
 
 def chains(tokenizer: Any, count: int, seed: int) -> list[Asked]:
@@ -60,12 +76,31 @@ def chains(tokenizer: Any, count: int, seed: int) -> list[Asked]:
 
 
 def words(tokenizer: Any, count: int, seed: int) -> list[Asked]:
-    """Swaps and homes in plain English, as many of each depth, few of their statements beside the point."""
+    """Four tasks in plain English, as many of each depth, few of their statements beside the point."""
     rng, out = random.Random(seed), []
     for i in range(count):
-        problem = tasks.draw(WORDED[("swaps", "homes")[i % 2]](), "test", (2, 4, 8, 12, 16)[i // 2 % 5], rng, rng.uniform(0, 0.2))
-        out.append(Asked(tokenizer(problem.prompt).input_ids, tokenizer(f" {problem.answer}").input_ids, problem.difficulty))
+        name, depth = ("swaps", "homes", "logic", "sums")[i % 4], (2, 4, 8, 12, 16)[i // 4 % 5]
+        problem = tasks.draw(WORDED[name](), "test", depth, rng, rng.uniform(0, 0.2))
+        out.append(Asked(tokenizer(problem.prompt).input_ids, tokenizer(f" {problem.answer}").input_ids, problem.difficulty, name))
     return out
+
+
+def mazes(tokenizer: Any, count: int, seed: int) -> list[Asked]:
+    """Mazes, asked for the way to the goal at a place 1 to 20 moves from it; it was trained on up to 12."""
+    rng, task, out = random.Random(seed), tasks.Flood(), []
+    for i in range(count):
+        problem = tasks.draw(task, "test", 1 + i % 20, rng)
+        mark = max(problem.marks, key=lambda mark: mark.depth)
+        out.append(Asked(tokenizer(problem.prompt).input_ids, tokenizer(mark.value).input_ids, mark.depth, place=mark.place))
+    return out
+
+
+def graphs(model: Any, count: int, seed: int) -> list[Asked]:
+    """Graphs like those that it was trained on, drawn anew."""
+    task, rng = task_of(model), random.Random(seed)
+    assert task is not None, "weaver-graphs says what it was trained for"
+    drawn = [task.draw(rng) for _ in range(count)]
+    return [Asked(task.prompt(one, rng), [one.target], task.hops, cue=(task.answer,)) for one in drawn]
 
 
 def additions(tokenizer: Any, count: int, seed: int) -> list[Asked]:
@@ -81,7 +116,32 @@ def additions(tokenizer: Any, count: int, seed: int) -> list[Asked]:
     return out
 
 
-PROBLEMS: dict[str, Callable[[Any, int, int], list[Asked]]] = {"weaver-chains": chains, "smollm2-weaver": words}
+PROBLEMS: dict[str, Callable[[Any, int, int], list[Asked]]] = {"weaver-chains": chains, "smollm2-weaver": words, "weaver-mazes": mazes}
+
+
+def problems(name: str, model: Any, count: int, seed: int) -> list[Asked]:
+    if name == "weaver-graphs":
+        return graphs(model, count, seed)
+    return PROBLEMS.get(name, additions)(load_tokenizer(name), count, seed)
+
+
+def said(model: Any, thought: Any, part: Sequence[Asked]) -> list[torch.Tensor]:
+    """Log-probabilities at the places of each answer, `[answer tokens, vocabulary]`, for rows padded on the left."""
+    if part[0].cue:
+        cue = torch.tensor([one.cue for one in part], device=model.device)
+        return list(model.read(model.begin(cue, after=thought)).logits[:, -1:].log_softmax(-1).cpu())
+    logits, out = model.read(thought).logits, []
+    for row, one in enumerate(part):
+        first = answered_at(one)
+        out.append(logits[row, [first + i for i in range(len(one.answer))]].log_softmax(-1).cpu())
+    return out
+
+
+def answered_at(one: Asked) -> int:
+    """The first place of the answer, counted from the end of the row."""
+    if one.cue:
+        return -1
+    return -len(one.answer) - 1 if one.place is None else one.place - len(one.prompt)
 
 
 def padded(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,16 +166,16 @@ def shares(names: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def predicts(right: np.ndarray, scores: np.ndarray, difficulty: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """AUROC of a score for right answers: over all problems, and between problems of equal difficulty only; each with its interval."""
+def predicts(right: np.ndarray, scores: np.ndarray, alike: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """AUROC of a score for right answers: over all problems, and between problems of equal kind and difficulty only; each with its interval."""
     out: dict[str, Any] = {}
     if 0 < right.sum() < len(right):
         one = auroc(right, scores, np.arange(len(right)))
         out["all"] = [one.auroc, one.low, one.high]
-        mixed = [k for k in np.unique(difficulty) if 0 < right[difficulty == k].sum() < (difficulty == k).sum()]
-        kept = np.isin(difficulty, mixed)
+        mixed = [k for k in np.unique(alike) if 0 < right[alike == k].sum() < (alike == k).sum()]
+        kept = np.isin(alike, mixed)
         if kept.any():
-            out["equal difficulty"] = within(right[kept], scores[kept], difficulty[kept], np.random.default_rng(seed))
+            out["equal difficulty"] = within(right[kept], scores[kept], alike[kept], np.random.default_rng(seed))
     return out
 
 
@@ -136,7 +196,7 @@ def within(right: np.ndarray, scores: np.ndarray, strata: np.ndarray, rng: np.ra
 
 
 def predictions(
-    depth: int, right: np.ndarray, paths: list[tuple[np.ndarray, str]], logprobs: np.ndarray, difficulty: np.ndarray
+    depth: int, right: np.ndarray, paths: list[tuple[np.ndarray, str]], logprobs: np.ndarray, difficulty: np.ndarray, alike: np.ndarray
 ) -> dict[str, Any]:
     """What the first `depth` steps of the paths say about the answers read then."""
     settled = np.array([label_path(*path).name in FAMILIES["settle"] for path in paths], float)
@@ -145,17 +205,12 @@ def predictions(
         "steps": depth,
         "right if settled": [int((right * settled).sum()), int(settled.sum())],
         "right if not": [int((right * (1 - settled)).sum()), int((1 - settled).sum())],
-        "settled": predicts(right, settled, difficulty),
-        "smallness of the last step": predicts(right, -moved, difficulty),
-        "probability of the answer": predicts(right, logprobs, difficulty),
-        "easiness": predicts(right, -difficulty.astype(float), difficulty),
-        "settled, dealt anew": predicts(right, np.random.default_rng(0).permutation(settled), difficulty),
+        "settled": predicts(right, settled, alike),
+        "smallness of the last step": predicts(right, -moved, alike),
+        "probability of the answer": predicts(right, logprobs, alike),
+        "easiness": predicts(right, -difficulty.astype(float), alike),
+        "settled, dealt anew": predicts(right, np.random.default_rng(0).permutation(settled), alike),
     }
-
-
-def first_of(asked: Sequence[Asked]) -> list[bool]:
-    """For every token of these prompts whether it is the first: where many models put what attention is to rest on."""
-    return [place == 0 for one in asked for place in range(len(one.prompt))]
 
 
 def radius(path: np.ndarray) -> float:
@@ -166,7 +221,9 @@ def radius(path: np.ndarray) -> float:
 
 def asked_again(model: Any, one: Asked, steps: int) -> str:
     """The verdict of replay, extend and kick on the token before the answer."""
-    found = examine(model, torch.tensor([one.prompt], device=model.device), token=-1, steps=steps, seeds=0)
+    found = examine(
+        model, torch.tensor([one.prompt], device=model.device), token=-1 if one.place is None else one.place, steps=steps, seeds=0
+    )
     return f"{found.verdict}, {found.kick.outcome}"
 
 
@@ -186,17 +243,17 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(1)
-    model, tokenizer = load(options.model, dtype=options.dtype), load_tokenizer(options.model)
-    asked = PROBLEMS.get(options.model, additions)(tokenizer, options.problems, options.seed)
+    model = load(options.model, dtype=options.dtype)
+    asked = problems(options.model, model, options.problems, options.seed)
     depths = sorted({d for d in (1, 2, 4, 8, 16, 32, 64) if d < options.steps} | {options.steps})
-    paths, inside, right, sure = [], [], [], []
+    paths, inside, leading, right, sure = [], [], [], [], []
     order = sorted(range(len(asked)), key=lambda i: (i >= options.whole, len(asked[i].prompt)))  # rows of like length together
     asked = [asked[i] for i in order]
     for start in range(0, len(asked), options.batch):
         part = asked[start : start + options.batch]
-        ids, mask = (x.to(model.device) for x in padded([one.prompt + one.answer for one in part]))
-        longest = max(len(one.answer) for one in part)
-        places = None if start < options.whole else list(range(-longest - 1, 0))
+        ids, mask = (x.to(model.device) for x in padded([one.tokens for one in part]))
+        first = min(answered_at(one) for one in part)
+        places = None if start < options.whole or part[0].place is not None or part[0].cue else list(range(first, 0))
         recorder, readouts = Recorder(model, places, steps=options.steps, memory=2**34), {}
         with torch.no_grad():
             thought = model.begin(ids, attention_mask=mask)
@@ -205,18 +262,18 @@ def main() -> None:
                 thought = model.think(thought)
                 recorder(thought)
                 if step in depths:
-                    readouts[step] = model.read(thought).logits[:, -longest - 1 :].log_softmax(-1).cpu()
+                    readouts[step] = said(model, thought, part)
         found = recorder.trajectories()[0]
         for row, one in enumerate(part):
-            first = -len(one.answer) - 1  # the token that the answer begins after
-            said = torch.stack([readouts[step][row, first:-1].argmax(-1) for step in depths])
-            right.append((said == torch.tensor(one.answer)).all(-1).numpy())
-            sure.append([float(readouts[step][row, first].max()) for step in depths])
-            paths.append((np.array(found.states[row, :, first]), found.dtype))
+            logprobs = [readouts[step][row] for step in depths]
+            right.append(np.array([bool((at.argmax(-1) == torch.tensor(one.answer)).all()) for at in logprobs]))
+            sure.append([float(at[0].max()) for at in logprobs])
+            paths.append((np.array(found.states[row, :, answered_at(one)]), found.dtype))
             if start + row < options.whole:
-                inside += [
-                    (np.array(found.states[row, :, token]), found.dtype) for token in range(-len(one.prompt) - len(one.answer), first + 1)
-                ]
+                last = -1 if one.place is not None or one.cue else answered_at(one)
+                count = 1 if one.cue else len(one.tokens)
+                inside += [(np.array(found.states[row, :, token]), found.dtype) for token in range(-count, last + 1)]
+                leading += [token == -count and not one.cue for token in range(-count, last + 1)]
         print(f"{min(start + options.batch, len(asked))} of {len(asked)} problems, {time.monotonic() - began:.0f} s", flush=True)
     with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         answer_names = list(pool.map(named, paths, chunksize=8))
@@ -224,6 +281,7 @@ def main() -> None:
     print(f"labelled, {time.monotonic() - began:.0f} s", flush=True)
     logprobs = np.array(sure)
     right_at, difficulty = np.array(right), np.array([one.difficulty for one in asked])
+    alike = np.unique([f"{one.kind} {one.difficulty}" for one in asked], return_inverse=True)[1]
     circling = [i for i, name in enumerate(answer_names) if name.split("(")[0] in FAMILIES["circle"]]
     again = []
     for i in circling[: options.examined]:
@@ -233,7 +291,7 @@ def main() -> None:
     result = {
         "model": options.model,
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
-        "first tokens of prompts": dict(Counter(name for name, first in zip(token_names, first_of(asked[: options.whole]), strict=True) if first)),
+        "first tokens of prompts": dict(Counter(name for name, first in zip(token_names, leading, strict=True) if first)),
         "dtype": paths[0][1],
         "steps": options.steps,
         "problems": len(asked),
@@ -245,7 +303,7 @@ def main() -> None:
             "examined": dict(Counter(again).most_common()),
         },
         "predicts a right answer": [
-            predictions(d, right_at[:, i].astype(int), [(x[: d + 1], dtype) for x, dtype in paths], logprobs[:, i], difficulty)
+            predictions(d, right_at[:, i].astype(int), [(x[: d + 1], dtype) for x, dtype in paths], logprobs[:, i], difficulty, alike)
             for i, d in enumerate(depths)
             if d >= 8
         ],

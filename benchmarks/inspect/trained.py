@@ -274,6 +274,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="runs whose name begins with one of these, separated by commas")
     parser.add_argument("--updates", type=float, default=1.0, help="share of each run's updates")
     parser.add_argument("--seconds", type=float, default=1e9, help="runs that take longer are stopped and left out")
+    parser.add_argument("--at-once", type=int, default=6, help="how many processes at a time")
     parser.add_argument("--probe", action="store_true", help="probe the states that were kept beside OUT")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -289,16 +290,16 @@ def main() -> None:
     chosen = [name for name in RUNS if name.startswith(tuple(options.only.split(",")))]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     places = {name: options.out.with_name(f"{name.replace(' ', '-')}.json") for name in chosen}
-    running = {
-        name: subprocess.Popen([sys.executable, __file__, str(place), "--one", name, "--updates", str(options.updates)])
-        for name, place in places.items()
-    }
-    end = time.monotonic() + options.seconds
-    for process in running.values():
-        try:
-            process.wait(max(1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
+    end, waiting, running = time.monotonic() + options.seconds, list(chosen), []
+    while (waiting or running) and time.monotonic() < end:
+        running = [process for process in running if process.poll() is None]
+        while waiting and len(running) < options.at_once:
+            name = waiting.pop(0)
+            command = [sys.executable, __file__, str(places[name]), "--one", name, "--updates", str(options.updates)]
+            running.append(subprocess.Popen(command))
+        time.sleep(0.5)
+    for process in running:
+        process.kill()
     done = [json.loads(place.read_text()) for place in places.values() if place.exists()]
     for place in places.values():
         place.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ class Dynamics:
         floor: unit roundoff times that norm.
         speed: v, median step of the tail over the median norm of its states.
         last_step: length of the final step.
+        loudest: length of the longest step of the tail's last half. A pulse now and then leaves the median step at 0.
         rate: r, by how much steps shrink from one to the next (exp of the Theil-Sen slope of log |D_t| in the tail, over
             steps above 4 floors); NaN if fewer than 8 are.
         power: p, if steps shrink like t^p rather than exponentially (it fits four times as well); else NaN. Above -1 the path
@@ -60,8 +61,12 @@ class Dynamics:
         steadiness: R(1) over the largest R(k), of the tail less a parabola: near 1 for jitter, small for a walk, whose errors add up.
         slow: the part of the detrended energy below 2.5 turns per tail.
         rotation: what harmonic regression found.
+        approach: the part of the tail's variance that its way to a limit explains, a + b r^t with the r that fits best, where what
+            is left is jitter that does not add up; else 0. `approach_rate` is that r, NaN without.
         determinism: 1 - error / variance of predicting the next tail state from the closest earlier one, on the last third:
             near 1 for what follows a rule (also chaos), 0 for noise.
+        closing: what going back by the named period misses, in the same components and in the same unit (half the mean square gap over
+            the variance); NaN without a period.
     """
 
     steps: int
@@ -70,6 +75,7 @@ class Dynamics:
     floor: float
     speed: float
     last_step: float
+    loudest: float
     rate: float
     power: float
     trend: float
@@ -87,7 +93,10 @@ class Dynamics:
     steadiness: float
     slow: float
     rotation: Rotation
+    approach: float
+    approach_rate: float
     determinism: float
+    closing: float
 
 
 def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -> Dynamics:
@@ -141,6 +150,8 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         found = replace(found, drift_direction=frame @ found.drift_direction, planes=found.planes @ frame.T)
     recurrence = _recurrence(z, radius)
     found = _closing(found, z, centred, max(1e-3 * radius, ROUNDINGS * floor))
+    shown = z @ principal_directions(z, 6).T
+    approach, approach_rate = _approach(centred) if n >= 24 and spread > ROUNDINGS * floor else (0.0, math.nan)
     return Dynamics(
         steps=steps,
         dtype=dtype,
@@ -148,6 +159,7 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         floor=floor,
         speed=float(np.median(late)) / norm if norm > 0 else 0.0,
         last_step=float(length[-1]),
+        loudest=float(late[len(late) // 2 :].max()),
         rate=rate,
         power=_power(late, half, ROUNDINGS * floor),
         trend=trend,
@@ -165,13 +177,16 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         steadiness=_steadiness(z, time),
         slow=_slow(z),
         rotation=found,
-        determinism=_determinism(z) if radius > ROUNDINGS * floor and n >= 24 else math.nan,
+        approach=approach,
+        approach_rate=approach_rate,
+        determinism=_determinism(shown) if radius > ROUNDINGS * floor and n >= 24 else math.nan,
+        closing=_gap(shown, found.period) / (2 * _gap(shown)) if found.period and radius > 0 else math.nan,
     )
 
 
 def _enlarged(d: Dynamics, unit: float) -> Dynamics:
     """The numbers of a path `unit` times as large."""
-    lengths = ("norm", "floor", "last_step", "remaining", "excursion", "radius", "spread")
+    lengths = ("norm", "floor", "last_step", "loudest", "remaining", "excursion", "radius", "spread")
     r = d.rotation
     r = replace(r, radius=unit * r.radius, drift=unit * r.drift, drift_error=unit * r.drift_error, planes=unit * r.planes)
     return replace(d, rotation=r, **{name: unit * getattr(d, name) for name in lengths})
@@ -196,6 +211,28 @@ def _closing(found: Rotation, z: ndarray, centred: ndarray, least: float) -> Rot
 
 def _nothing(width: int) -> Rotation:
     return Rotation((), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros(width), None, math.nan, math.nan, np.zeros((0, 2, width)))
+
+
+def _gap(y: ndarray, k: int | None = None) -> float:
+    """Mean square distance between states `k` steps apart; from their mean without k."""
+    away = y - y.mean(0) if k is None else y[k:] - y[:-k]
+    return float((away**2).sum()) / len(away)
+
+
+def _approach(tail: ndarray) -> tuple[float, float]:
+    """An exponential approach under jitter: the steps no longer shrink where the jitter is longer than they are, the way still bends."""
+    n = len(tail)
+    t = np.arange(n)
+    whole = float((tail**2).sum())
+    best, rate, left = math.inf, math.nan, tail
+    for r in (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99):
+        columns = np.linalg.qr(np.stack([np.ones(n), float(r) ** t], 1))[0]
+        rest = tail - columns @ (columns.T @ tail)
+        if (error := float((rest**2).sum())) < best:
+            best, rate, left = error, r, rest
+    away = [_rms(left[k:] - left[:-k]) for k in range(1, n // 2)]
+    jitter = best <= 1e-24 * whole or away[0] > 0.7 * max(away)
+    return (1 - best / whole, rate) if jitter else (0.0, math.nan)
 
 
 def _rms(z: ndarray) -> float:
@@ -286,10 +323,8 @@ def _slow(z: ndarray) -> float:
     return float(power[:4].sum() / power.sum()) if power.sum() > 0 else math.nan
 
 
-def _determinism(z: ndarray) -> float:
+def _determinism(y: ndarray) -> float:
     """Nearest-neighbour forecast, one step ahead (Farmer and Sidorowich 1987; Sugihara and May 1990), on delays of one."""
-    basis = principal_directions(z, 6)
-    y = z @ basis.T
     now, then = np.concatenate([y[1:-1], y[:-2]], -1), y[2:]
     train = 2 * len(now) // 3
     distance = ((now[train:, None] - now[None, :train]) ** 2).sum(-1)

@@ -29,7 +29,7 @@ from numpy import ndarray
 
 from latentweaver.errors import InputError
 from latentweaver.inspect.dynamics import ROUNDINGS, Dynamics, measure
-from latentweaver.inspect.rotation import MIN_TURNS
+from latentweaver.inspect.rotation import MAX_PERIOD, MIN_TURNS
 from latentweaver.inspect.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def _broken(before: Float[ndarray, "finite width"], dtype: str | None) -> Label:
 
 def decide(d: Dynamics) -> Label:
     """The name that the numbers deserve: the rules in the order of `NAMES`."""
-    still = d.last_step == 0 and d.speed == 0
+    calm = d.loudest <= 4 * ROUNDINGS * d.floor  # a pulse now and then leaves the median step at nothing
+    still = d.loudest == 0 and d.speed == 0
     if d.speed == 0 and d.excursion == 0:
         return Label("fixed_point", ("the state never moved: think returns its input",), flags=("still",), evidence=d)
     if d.steps < 8:
@@ -188,7 +189,7 @@ def decide(d: Dynamics) -> Label:
         )
     if still:
         return Label("fixed_point", ("successive states of the tail are equal bit for bit",), evidence=d)
-    if d.floor > 0 and d.speed * d.norm <= ROUNDINGS * d.floor:
+    if d.floor > 0 and d.speed * d.norm <= ROUNDINGS * d.floor and calm:
         return _creeping(d) or Label(
             "fixed_point", (f"steps of {d.speed * d.norm / d.floor:.1f} roundings of {d.dtype}: arithmetic, not motion",), evidence=d
         )
@@ -211,7 +212,7 @@ def _settled(d: Dynamics) -> Label | None:
     endless = d.power > -1.05
     shrinking = not endless and d.rate < 0.995 and d.shrinkage < 0.8 and d.trend < -4
     if not shrinking:
-        return None
+        return _arriving(d)
     mode = _approach(d)
     if d.remaining <= 1e-3 * d.excursion:
         return Label(
@@ -228,6 +229,14 @@ def _settled(d: Dynamics) -> Label | None:
         confidence="low" if close else "high",
         evidence=d,
     )
+
+
+def _arriving(d: Dynamics) -> Label | None:
+    """An approach whose steps are lost in jitter, while the way still tells it."""
+    if d.approach < 0.9 or d.approach < d.drift_r2 + 0.25 * (1 - d.drift_r2) or not d.slowdown < 0.8:
+        return None
+    why = f"{d.approach:.1%} of the tail is an approach that shrinks by {d.approach_rate:.3f} a step, under jitter that does not add up"
+    return Label("converging", (why,), confidence="low", evidence=d)
 
 
 def _approach(d: Dynamics) -> str:
@@ -269,7 +278,7 @@ def _passes(d: Dynamics) -> bool:
     steady = abs(r.lines[0].growth) * n < 0.7 and not (d.rate > 1.005 and d.trend > 4)
     predictable = r.skill > (0.5 if len(r.lines) == 1 or r.energy > 0.8 else 0.6)
     # what follows a rule closer than the lines do, or lines that come and go: chaos with a rhythm
-    left = 1 - r.energy if r.period is None else min(1 - r.energy, float(d.recurrence[r.period - 1]) ** 2)
+    left = 1 - r.energy if r.period is None else min(1 - r.energy, d.closing)
     unexplained = d.determinism > 0.85 and 1 - d.determinism < 0.7 * left and (r.energy < 0.97 or r.period is not None)
     fleeting = any(line.energy > 0.01 and abs(line.growth) * n > 0.7 and abs(line.growth) > 4 * line.growth_error for line in r.lines)
     return (
@@ -301,7 +310,7 @@ def _rotating(d: Dynamics) -> Label | None:
         why = f"returns every {r.period} steps: {r.period} theta = 2 pi m within the errors (theta {r.theta:.5f} +- {r.error:.1g})"
     else:
         name, period = "quasi_orbit", turn
-        why = f"one turn in {turn:.4g} +- {error:.1g} steps; no period of up to 32 steps holds every line"
+        why = f"one turn in {turn:.4g} +- {error:.1g} steps; no period of up to {min(MAX_PERIOD, _longest(d))} steps holds every line"
     reasons = (why, lines)
     if (resting := _resting(d)) is not None:  # what is left of the motion goes round, too little to be called anything but rest
         return replace(resting, reasons=(*resting.reasons, *reasons), period=period, period_error=error)
@@ -315,6 +324,11 @@ def _rotating(d: Dynamics) -> Label | None:
         )  # fmt: skip
     close = near or r.skill < 0.7 or r.energy < 0.7 or (name == "orbit" and 3 * period * r.error > math.pi / 8)
     return Label(name, reasons, period, error, "low" if close else "high", evidence=d)
+
+
+def _longest(d: Dynamics) -> int:
+    """The longest period that the tail is long enough to show."""
+    return int(1.05 * (d.steps - d.steps // 2 + 1) / MIN_TURNS)
 
 
 def _unsteady(d: Dynamics, turn: float) -> Label:
@@ -335,6 +349,14 @@ def _resting(d: Dynamics) -> Label | None:
             confidence="low", evidence=d,
         )  # fmt: skip
     return None
+
+
+def _leaning(d: Dynamics) -> str:
+    """What a record that is too short for a name looks most like."""
+    straight = d.drift_r2 > 0.9 and d.turning >= 0.5
+    if d.shrinkage < 0.8 and (straight or d.turning < -0.5):
+        return "converging"
+    return "slider" if straight else "wander"
 
 
 def _unclear(d: Dynamics) -> Label:
@@ -365,7 +387,7 @@ def _unclear(d: Dynamics) -> Label:
             "undetermined",
             (f"{d.steps} steps are too few to tell: take 96 or more", why),
             confidence="low",
-            candidate="wander",
+            candidate=_leaning(d),
             flags=("short",),
             evidence=d,
         )

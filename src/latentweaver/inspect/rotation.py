@@ -182,7 +182,7 @@ def _peel(y: Float[ndarray, "n p"], longest: int, floor: float, most: int, found
             break
         theta = thetas[best]
         if math.pi - theta < 2 * math.pi / n and gain[-1] > 0.8 * gain[best]:
-            theta = math.pi  # so close, only a better fit than chance allows would make it another frequency
+            theta = _at_pi_or_beside(found, y, floor)
         tried = _refined(np.append(found, theta), y, 3)[0]
         if np.diff(np.sort(tried)).min(initial=math.inf) < math.pi / (2 * n):
             break  # two lines that cannot be told apart are one that grows or dies out
@@ -194,6 +194,23 @@ def _peel(y: Float[ndarray, "n p"], longest: int, floor: float, most: int, found
         strength = _strength(found, y)
         found = found[np.argsort(-strength)]
     return found
+
+
+def _at_pi_or_beside(found: ndarray, y: Float[ndarray, "n p"], floor: float) -> float:
+    """A change of sign, unless what it leaves across its own direction shows that the direction turns, by more than chance allows.
+
+    Along its own direction a slow turn cannot be told from a swing that grows or dies out.
+    """
+    n = len(y)
+    at, beside = np.append(found, math.pi), _refined(np.append(found, math.pi - math.pi / (2 * n)), y, 6)[0]
+    swing = _solve(_columns(at, n), y)[-2]
+    along = swing / max(float(np.linalg.norm(swing)), 1e-300)
+    left = [
+        rest - np.outer(rest @ along, along) for rest in (y - _columns(lines, n) @ _solve(_columns(lines, n), y) for lines in (at, beside))
+    ]
+    before, after = (float((rest**2).sum()) for rest in left)
+    turns = before > max(floor, 1e-9 * float((y**2).sum())) and before - after > _outstanding(left[0]) * before
+    return float(beside[-1]) if turns else math.pi
 
 
 def _cycle(y: Float[ndarray, "n p"]) -> ndarray:
@@ -332,8 +349,9 @@ def _growth(part: ndarray, left: ndarray, n: int) -> tuple[float, float]:
     if square == 0:
         return 0.0, 0.0
     growth = float((regressor * left).sum()) / square
-    rest = float(((left - growth * regressor) ** 2).sum()) / max(1, left.size - 1)
-    return growth, math.sqrt(rest / square)
+    # jitter of the amplitude moves all channels together: one score for each moment, not for each number
+    scores = (regressor * (left - growth * regressor)).sum(-1)
+    return growth, math.sqrt(float(scores @ scores)) / square
 
 
 def _limit(part: ndarray, left: ndarray, line: Line) -> float:
