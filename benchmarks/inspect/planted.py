@@ -2,7 +2,7 @@
 
     python benchmarks/inspect/planted.py benchmarks/inspect/results/planted.json --draws 300 --nulls 3000 --processes 8
 
-Widths, offsets, scales and phases are drawn anew for every path; `harder.py` has more of them. A null counts as wrong if it is called orbit,
+Widths, offsets, scales and phases are drawn anew for every path; `harder.py` and `later.py` have more of them. A null counts as wrong if it is called orbit,
 quasi-orbit or helix; so do the rhythms, noise that no record alone can tell from an orbit, and which are counted to say how often.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import harder
+import later
 import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
@@ -308,8 +309,16 @@ CASES: dict[str, tuple[str, Maker]] = {
 }  # fmt: skip
 
 
-ACCEPTED = {name: (wanted,) for name, (wanted, _) in CASES.items()} | {name: wanted for name, (wanted, _) in harder.CASES.items()}
-MAKERS = {name: make for name, (_, make) in {**CASES, **harder.CASES}.items()} | NULLS | harder.NULLS | harder.RHYTHMS
+ACCEPTED = {name: (wanted,) for name, (wanted, _) in CASES.items()} | {
+    name: wanted for name, (wanted, _) in {**harder.CASES, **later.CASES}.items()
+}
+MAKERS = (
+    {name: make for name, (_, make) in {**CASES, **harder.CASES, **later.CASES}.items()}
+    | NULLS
+    | harder.NULLS
+    | later.NULLS
+    | harder.RHYTHMS
+)
 
 
 def run(job: tuple[str, int, int, int]) -> tuple[str, Counter[str]]:
@@ -329,7 +338,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    nulls = dict.fromkeys({**NULLS, **harder.NULLS}, options.nulls)
+    nulls = dict.fromkeys({**NULLS, **harder.NULLS, **later.NULLS}, options.nulls)
     counts = {**nulls, **dict.fromkeys(ACCEPTED, options.draws), **dict.fromkeys(harder.RHYTHMS, options.draws)}
     jobs = [(name, i, min(i + 50, count), options.steps) for name, count in counts.items() for i in range(0, count, 50)]
     got: dict[str, Counter[str]] = {name: Counter() for name in counts}

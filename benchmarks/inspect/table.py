@@ -80,6 +80,16 @@ def reasoners(records: list[dict[str, Any]]) -> str:
 
 
 GROUPS = {
+    r"pulse|saw": "pulses and saws of period 2 to 16",
+    r"\d+ points that|period \d+ after a walk|periods .* at once|period 7 far|amplitude that": "points that drift off, orbits after a walk, two periods at once",
+    r"two freq|golden rotation that|turn of": "two frequencies at once, turns within 0.02 to 0.09 rad of pi",
+    r"settles|orbit that dies": "late and staged convergence, orbits that die",
+    r"orbit that begins": "orbits that begin in the tail",
+    r"approach of": "approaches whose steps are lost in jitter",
+    r".*, (8|12|16) steps": "8, 12 and 16 steps alone",
+    r"Henon|Gauss|Duffing": "chaos of maps, and of the Roessler system",
+    r"logistic 3.575": "logistic map, chaos in narrow bands",
+    r"slider in one": "sliders, with jitter and curves, also slowing down",
     r"period \d+, no noise": "exact periods 2 to 12, no noise",
     r"period \d+, 5 % noise": "exact periods 2 to 12, 5 % noise",
     r"period \d+, approached": "periods, approached from outside, also slowly",
