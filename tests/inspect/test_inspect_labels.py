@@ -349,3 +349,67 @@ def test_a_path_that_leaves_the_numbers_says_what_it_did_before():
     one = label_path(settled)
     assert (one.name, one.candidate, one.flags) == ("undetermined", "fixed_point", ("not finite",))
     assert "until then" in one.reasons[1]
+
+
+class TestMended:
+    """What fresh kinds of paths broke."""
+
+    @pytest.mark.parametrize(("period", "wide"), [(7, 3), (9, 1), (16, 1)])
+    def test_a_pulse_leaves_the_median_step_at_nothing_and_is_no_rest(self, period, wide):
+        for rng in draws(10, 20):
+            up = ((np.arange(T + 1) + rng.integers(period)) % period < wide).astype(float)
+            assert str(label_path(embed(up[:, None], rng, offset=2))) == f"orbit({period})"
+
+    def test_a_jump_after_which_it_rests_is_rest(self):
+        rng = np.random.default_rng(0)
+        path = embed(contraction(0.7, T, rng), rng, offset=1)
+        path[70:] += rng.normal(size=path.shape[1])
+        assert label_path(path).name == "fixed_point"
+
+    @pytest.mark.parametrize("theta", [3.05, 3.1, 3.12])
+    @pytest.mark.parametrize("noise", [0, 0.05])
+    def test_a_turn_close_to_pi_is_no_change_of_sign(self, theta, noise):
+        for rng in draws(10, 21):
+            one = label_path(embed(circle(theta, T, rng), rng, noise=noise))
+            assert one.name == "quasi_orbit"
+            assert abs(one.period - 2 * math.pi / theta) < max(4 * one.period_error, 1e-6)
+
+    @pytest.mark.parametrize("sideways", [False, True])
+    def test_a_change_of_sign_that_is_still_approached_keeps_its_period(self, sideways):
+        t = np.arange(T + 1)
+        sign, fall = (-1.0) ** t, 2 * 0.97**t
+        for rng in draws(10, 22):
+            path = np.stack([sign, sign * fall] if sideways else [sign * (1 + fall), 0 * t], 1)
+            name = str(label_path(embed(path, rng)))
+            assert name == "orbit(2)" or (sideways and name == "converging")
+
+    @pytest.mark.parametrize("rho", [0.97, 0.98, 0.985])
+    def test_an_approach_whose_steps_are_lost_in_jitter_is_one(self, rho):
+        for rng in draws(10, 23):
+            one = label_path(embed(rho ** np.arange(T + 1)[:, None], rng, noise=2e-3, offset=1))
+            assert one.name == "converging"
+
+    def test_a_walk_that_slows_down_by_chance_is_no_approach(self):
+        names = [label_path(rng.normal(size=(T + 1, 1 + i % 3)).cumsum(0)).name for i, rng in enumerate(draws(200, 24))]
+        assert names.count("converging") <= 4
+
+    def test_an_amplitude_that_jitters_does_not_shrink(self):
+        for rng in draws(60, 25):
+            path = circle(2 * math.pi / 5, T, rng) * (1 + 0.1 * rng.normal(size=(T + 1, 1)))
+            assert str(label_path(embed(path, rng))) == "orbit(5)"
+
+    def test_a_cycle_among_noise_in_many_dimensions_is_not_taken_for_chaos(self):
+        for rng in draws(30, 26):
+            path = rng.normal(size=(12, 1))[np.arange(T + 1) % 12]
+            assert str(label_path(embed(path, rng, 500, noise=0.02))) == "orbit(12)"
+
+    def test_a_record_too_short_for_a_name_says_what_it_leans_to(self):
+        along = np.arange(13)[:, None] * np.ones(3)
+        assert (label_path(along).name, label_path(along).candidate) == ("undetermined", "slider")
+        fall = 0.8 ** np.arange(13)[:, None] * np.ones(3)
+        assert label_path(fall).candidate == "converging"
+
+    def test_only_periods_that_the_record_can_show_are_ruled_out(self):
+        rng = np.random.default_rng(0)
+        one = label_path(embed(circle(2 * math.pi * 0.381966, T, rng), rng))
+        assert "no period of up to 27 steps" in one.reasons[0]

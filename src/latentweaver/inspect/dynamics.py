@@ -61,8 +61,9 @@ class Dynamics:
         steadiness: R(1) over the largest R(k), of the tail less a parabola: near 1 for jitter, small for a walk, whose errors add up.
         slow: the part of the detrended energy below 2.5 turns per tail.
         rotation: what harmonic regression found.
-        approach: the part of the tail's variance that its way to a limit explains, a + b r^t with the r that fits best, where what
-            is left is jitter that does not add up; else 0. `approach_rate` is that r, NaN without.
+        approach: the part of the variance along the tail's main direction that its way to a limit explains, a + b r^t with the r that
+            fits best, where that fits better than a straight line and what is left is jitter that does not add up; else 0.
+            `approach_rate` is that r, NaN without.
         determinism: 1 - error / variance of predicting the next tail state from the closest earlier one, on the last third:
             near 1 for what follows a rule (also chaos), 0 for noise.
         closing: what going back by the named period misses, in the same components and in the same unit (half the mean square gap over
@@ -220,19 +221,23 @@ def _gap(y: ndarray, k: int | None = None) -> float:
 
 
 def _approach(tail: ndarray) -> tuple[float, float]:
-    """An exponential approach under jitter: the steps no longer shrink where the jitter is longer than they are, the way still bends."""
-    n = len(tail)
-    t = np.arange(n)
-    whole = float((tail**2).sum())
-    best, rate, left = math.inf, math.nan, tail
-    for r in (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99):
-        columns = np.linalg.qr(np.stack([np.ones(n), float(r) ** t], 1))[0]
-        rest = tail - columns @ (columns.T @ tail)
-        if (error := float((rest**2).sum())) < best:
-            best, rate, left = error, r, rest
-    away = [_rms(left[k:] - left[:-k]) for k in range(1, n // 2)]
-    jitter = best <= 1e-24 * whole or away[0] > 0.7 * max(away)
-    return (1 - best / whole, rate) if jitter else (0.0, math.nan)
+    """An exponential approach under jitter, along the tail's main direction: the steps no longer shrink where the jitter is longer than they
+    are, the way still bends. It must fit better than a straight line by a quarter."""
+    n, x = len(tail), tail @ principal_directions(tail, 1)[0]
+    t, whole = np.arange(n), float(x @ x)
+
+    def rest(curve: ndarray) -> ndarray:
+        columns = np.linalg.qr(np.stack([np.ones(n), curve], 1))[0]
+        return x - columns @ (columns.T @ x)
+
+    rates = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99)
+    left = [rest(float(r) ** t) for r in rates]
+    best = int(np.argmin([one @ one for one in left]))
+    error = float(left[best] @ left[best])
+    away = [_rms(left[best][k:, None] - left[best][:-k, None]) for k in range(1, n // 2)]
+    jitter = error <= 1e-24 * whole or away[0] > 0.7 * max(away)
+    bends = error < 0.75 * float((rest(t.astype(float)) ** 2).sum())
+    return (1 - error / whole, rates[best]) if jitter and bends else (0.0, math.nan)
 
 
 def _rms(z: ndarray) -> float:

@@ -233,9 +233,9 @@ def _settled(d: Dynamics) -> Label | None:
 
 def _arriving(d: Dynamics) -> Label | None:
     """An approach whose steps are lost in jitter, while the way still tells it."""
-    if d.approach < 0.9 or d.approach < d.drift_r2 + 0.25 * (1 - d.drift_r2) or not d.slowdown < 0.8:
+    if d.approach < 0.9 or not d.slowdown < 0.8:
         return None
-    why = f"{d.approach:.1%} of the tail is an approach that shrinks by {d.approach_rate:.3f} a step, under jitter that does not add up"
+    why = f"{d.approach:.1%} of its main direction is an approach that shrinks by {d.approach_rate:.3f} a step, under jitter that does not add up"
     return Label("converging", (why,), confidence="low", evidence=d)
 
 

@@ -322,7 +322,7 @@ def _described(y: ndarray, basis: ndarray, thetas: ndarray, skill: float, n: int
     together = float((parts.sum(0) ** 2).sum())
     total = together + float((left**2).sum())
     lines = tuple(
-        Line(float(theta), float(error), float((part**2).sum()) / total, *_growth(part, left, n))
+        Line(float(theta), float(error), float((part**2).sum()) / total, *_growth(part, left, len(thetas)))
         for theta, error, part in zip(thetas, errors, parts, strict=True)
     )
     return Rotation(
@@ -335,23 +335,25 @@ def _described(y: ndarray, basis: ndarray, thetas: ndarray, skill: float, n: int
         drift_error=slope_error * (n - 1),
         drift_direction=direction / length if length > 0 else direction,
         period=_period(list(lines), n) if lines else None,
-        coherence=_coherence(left + parts[0], swing[0], lines[0].theta) if lines else math.nan,
+        coherence=_coherence(left, parts[0], swing[0], lines[0].theta) if lines else math.nan,
         limit=_limit(parts[0], left, lines[0]) if lines else math.nan,
         planes=swing @ basis,
     )
 
 
-def _growth(part: ndarray, left: ndarray, n: int) -> tuple[float, float]:
+def _growth(part: ndarray, left: ndarray, lines: int) -> tuple[float, float]:
     """Regress what is left on t times the line itself: amplitude (1 + g t) around the middle of the tail."""
+    n = len(part)
     t = (np.arange(n) - n // 2).astype(float)[:, None]
     regressor = t * part
     square = float((regressor**2).sum())
     if square == 0:
         return 0.0, 0.0
     growth = float((regressor * left).sum()) / square
-    # jitter of the amplitude moves all channels together: one score for each moment, not for each number
-    scores = (regressor * (left - growth * regressor)).sum(-1)
-    return growth, math.sqrt(float(scores @ scores)) / square
+    rest = left - growth * regressor
+    # jitter of the amplitude moves all channels together: one score for each moment, not one for each number
+    alone, together = float((rest**2).sum()) / max(1, left.size - 1) * square, float(((regressor * rest).sum(-1) ** 2).sum())
+    return growth, math.sqrt(max(alone, together) * n / max(1, n - 3 - 2 * lines)) / square
 
 
 def _limit(part: ndarray, left: ndarray, line: Line) -> float:
@@ -372,14 +374,15 @@ def _limit(part: ndarray, left: ndarray, line: Line) -> float:
     return max(0.0, 1 + level - slope**2 / (2 * bend)) / max(1 + level + slope / 2, 1e-12)
 
 
-def _coherence(signal: ndarray, weights: ndarray, theta: float) -> float:
+def _coherence(left: ndarray, part: ndarray, weights: ndarray, theta: float) -> float:
     """Circular spread of the phase between the line and the data, over windows of about a turn and at least six steps."""
-    n = len(signal)
+    signal, n = left + part, len(left)
     t = np.arange(n) - n // 2
     wave = np.exp(-1j * theta * t)
     values = np.linalg.svd(weights, compute_uv=False)
     window = max(6, math.ceil(2 * math.pi / theta))
-    if len(values) > 1 and values[1] > 0.05 * values[0]:  # an ellipse: undo its shape
+    noise = 4 * math.sqrt(2 * float((left**2).sum())) / n  # four times what noise alone makes of a line's second axis
+    if len(values) > 1 and values[1] > max(0.05 * values[0], noise):  # an ellipse: undo its shape
         u = signal @ np.linalg.pinv(weights)
         q = (u[:, 0] + 1j * u[:, 1]) * wave
     elif theta > math.pi - 1e-6:  # a change of sign
