@@ -413,3 +413,8 @@ class TestMended:
         rng = np.random.default_rng(0)
         one = label_path(embed(circle(2 * math.pi * 0.381966, T, rng), rng))
         assert "no period of up to 27 steps" in one.reasons[0]
+
+    def test_what_remains_is_not_known_where_the_rate_is_not(self):
+        assert math.isnan(measure(np.arange(4.0)[:, None]).remaining)
+        still = np.ones((T + 1, 3)) + 1e-16 * np.random.default_rng(0).normal(size=(T + 1, 3))
+        assert measure(still).remaining == 0

@@ -449,6 +449,32 @@ def test_the_command_writes_report_json_and_states(tmp_path, capsys):
     assert Trajectory.load(tmp_path / "s").states.shape[1:3] == (13, 3)
 
 
+def test_the_command_reads_a_graph_as_the_model_was_taught_it(tmp_path, capsys):
+    graph = "a>b a>c b>d c>e e>f g>h h>i from a: f or i"
+    assert (
+        lw_command(
+            "inspect",
+            graph,
+            "--model",
+            "weaver-graphs",
+            "--steps",
+            2,
+            "--starts",
+            0,
+            "--bench",
+            0,
+            "--out",
+            tmp_path / "r.html",
+            "--json",
+            tmp_path / "r.json",
+        )
+        == 0
+    )
+    assert "says 'f'" in capsys.readouterr().out  # three edges away: what two thoughts have reached
+    assert lw_command("inspect", "hello", "--model", "weaver-graphs", "--out", tmp_path / "r.html") != 0
+    assert "a graph is written as" in capsys.readouterr().err
+
+
 def test_the_command_reads_through_a_lens_that_it_tunes(tmp_path):
     letters = "abcdefghij"
     (tmp_path / "texts.txt").write_text("".join(f"{a}={i} {b}={a}+2 ?{b}=\n" for i, (a, b) in enumerate(itertools.pairwise(letters))))

@@ -23,7 +23,7 @@ class Inspect:
     """See a model think: which tokens take long, how each one moves, what it would have said after each step."""
 
     question: Annotated[str, tyro.conf.Positional]
-    """What to think about."""
+    """What to think about; for weaver-graphs, a graph: "a>b b>c d>e from a: c or e"."""
 
     model: str = "smollm2-135m"
     """A name (see `lw models`), a checkpoint folder, a GGUF file, or owner/repository on the hub."""
@@ -95,7 +95,7 @@ class Inspect:
         quiet()
         began = time.perf_counter()
         model, tokenizer = load(self.model, dtype=self.dtype, device=self.device), load_tokenizer(self.model)
-        ids = prompt_ids(tokenizer, self.question, self.raw, model.device)
+        ids = self._ids(model, tokenizer)
         asked = ids.shape[1]
         control, pair = self._watched(tokenizer)
         if self.generate:
@@ -110,6 +110,17 @@ class Inspect:
             console.print(line, markup=False, soft_wrap=True)
         size = self.out.stat().st_size
         console.print(f"[dim]{self.out}: {size / 1e6:.2f} MB, {time.perf_counter() - began:.1f} s[/dim]", soft_wrap=True)
+
+    def _ids(self, model: Any, tokenizer: Any) -> Any:
+        """The tokens of the question; a graph is written in a way of its own."""
+        import torch
+
+        from latentweaver.commands.search import task_of
+        from latentweaver.tasks.graph_search import Question
+
+        if (task := task_of(model)) is not None:
+            return torch.tensor([task.ask(Question.parse(self.question, task.names))], device=model.device)
+        return prompt_ids(tokenizer, self.question, self.raw, model.device)
 
     def _texts(self) -> list[str]:
         """What a tuned lens is trained on."""

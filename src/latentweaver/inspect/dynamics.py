@@ -47,7 +47,7 @@ class Dynamics:
             the means taken off. 1 for a slider, less for an approach that jitter hides from the steps.
         shrinkage: median step of the tail's last quarter over that of its first.
         remaining: the path still to go if steps go on shrinking at this rate, v_T r / (1 - r); infinite for r >= 1,
-            0 where there is no motion above rounding.
+            0 where there is no motion above rounding, NaN where r is not known.
         excursion: largest distance of any state from the last one, after the first sixteenth of the path (a leap off a far
             start says nothing).
         turning: mean cosine between successive steps of the tail.
@@ -166,7 +166,7 @@ def measure(states: Float[ndarray, "steps+1 width"], dtype: str | None = None) -
         trend=trend,
         slowdown=_slowdown(centred),
         shrinkage=last / first if first > 0 else (1.0 if last == 0 else math.inf),
-        remaining=float(length[-1]) * rate / (1 - rate) if rate < 1 else (0.0 if math.isnan(rate) else math.inf),
+        remaining=0.0 if np.median(late) <= ROUNDINGS * floor else float(length[-1]) * rate / (1 - rate) if not rate >= 1 else math.inf,
         excursion=float(np.linalg.norm(x[steps // 16 :] - x[-1], axis=-1).max()),
         turning=float((pairs[moving] / product[moving]).mean()) if moving.any() else 0.0,
         straightness=float(np.linalg.norm(tail[-1] - tail[0])) / float(late.sum()) if late.sum() > 0 else 0.0,

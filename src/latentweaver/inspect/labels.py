@@ -185,7 +185,11 @@ def decide(d: Dynamics) -> Label:
         return Label("fixed_point", ("the state never moved: think returns its input",), flags=("still",), evidence=d)
     if d.steps < 8:
         return Label(
-            "undetermined", (f"{d.steps} steps are too few for any label; take 128",), confidence="low", flags=("short",), evidence=d
+            "undetermined",
+            (f"{d.steps} step{'s are' if d.steps > 1 else ' is'} too few for any label; take 128",),
+            confidence="low",
+            flags=("short",),
+            evidence=d,
         )
     if still:
         return Label("fixed_point", ("successive states of the tail are equal bit for bit",), evidence=d)
@@ -322,7 +326,8 @@ def _rotating(d: Dynamics) -> Label | None:
             "undetermined", (f"a rotation in {d.steps} steps is not enough to name: take 96 or more", *reasons),
             period, error, "low", candidate=name, flags=("short",), evidence=d,
         )  # fmt: skip
-    close = near or r.skill < 0.7 or r.energy < 0.7 or (name == "orbit" and 3 * period * r.error > math.pi / 8)
+    slow = 0 < math.pi - r.theta < math.pi / (d.steps - d.steps // 2)  # less than half a turn beside the change of sign was seen
+    close = near or slow or r.skill < 0.7 or r.energy < 0.7 or (name == "orbit" and 3 * period * r.error > math.pi / 8)
     return Label(name, reasons, period, error, "low" if close else "high", evidence=d)
 
 
@@ -344,10 +349,9 @@ def _unsteady(d: Dynamics, turn: float) -> Label:
 
 def _resting(d: Dynamics) -> Label | None:
     if d.speed < 1e-3 and not (d.rate > 1.001 and d.trend > 4) and d.spread < 5e-3 * d.norm:
-        return Label(
-            "fixed_point", (f"moves by {d.speed:.1g} of its norm within {d.spread / d.norm:.1g} of it",),
-            confidence="low", evidence=d,
-        )  # fmt: skip
+        clear = d.speed < 1e-4 and d.spread < 5e-4 * d.norm
+        why = f"moves by {d.speed:.1g} of its norm within {d.spread / d.norm:.1g} of it"
+        return Label("fixed_point", (why,), confidence="high" if clear else "low", evidence=d)
     return None
 
 

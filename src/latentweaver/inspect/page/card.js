@@ -44,9 +44,9 @@ function redrawCard() {
       html("li", {}, `kick of ${show(examined.kick.size)}: ${examined.kick.outcome}`))) : html("p", { class: "faint" }, "Labelled from the record alone; it was not put on the bench."),
     starts ? section(many(facts.starts.count, "other start"), html("ul", {}, html("li", {}, `path independence ${show(starts.independence)} (1: all end alike); ends ${show(starts.spread)} times as far apart as the starts`),
       html("li", {}, sameAnswer(starts, "it says")), html("li", {}, `their labels: ${starts.labels.map(name => name.replaceAll("_", " ")).join(", ")}`))) : null,
-    label.recurrence?.some(value => Number.isFinite(number(value))) ? section("Return after k steps", recurrenceChart(label.recurrence.map(number))) : null,
+    label.recurrence?.filter(value => Number.isFinite(number(value))).length > 2 ? section("Return after k steps", recurrenceChart(label.recurrence.map(number))) : null,
     label.evidence ? html("details", { open: "" }, html("summary", {}, "Numbers"), html("table", {}, html("tbody", {}, EVIDENCE.filter(([name]) => name in label.evidence)
-      .map(([name, title, meaning]) => html("tr", { title: meaning }, html("th", { scope: "row" }, title), html("td", { "data-number": name }, show(label.evidence[name])), html("td", { class: "meaning" }, meaning)))))) : null,
+      .map(([name, title, meaning]) => html("tr", { title: meaning }, html("th", { scope: "row" }, title), html("td", { "data-number": name }, Number.isNaN(number(label.evidence[name])) ? "not measured" : show(label.evidence[name])), html("td", { class: "meaning" }, meaning)))))) : null,
   ].filter(Boolean));
 }
 

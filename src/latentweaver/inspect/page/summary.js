@@ -21,7 +21,7 @@ function answer(question, lines) {
 
 /** A token's name that chooses it when clicked. */
 function mention(token) {
-  return html("button", { type: "button", class: "mention", onclick: () => choose({ token }) }, visible(tokens[token].text));
+  return html("button", { type: "button", class: "mention", title: `token ${token + 1} of ${tokens.length}: ${visible(tokens[token].text)}`, onclick: () => choose({ token }) }, short(visible(tokens[token].text), 24));
 }
 
 function listed(chips) {
