@@ -414,6 +414,15 @@ class TestMended:
         one = label_path(embed(circle(2 * math.pi * 0.381966, T, rng), rng))
         assert "no period of up to 27 steps" in one.reasons[0]
 
+    @pytest.mark.parametrize("steps", [128, 512])
+    def test_a_pull_that_is_only_cubic_converges_whatever_the_length(self, steps):
+        for rng in draws(5, 27):
+            x = [rng.uniform(0.5, 1)]
+            for _ in range(steps):
+                x.append(x[-1] - 0.3 * x[-1] ** 3)
+            one = label_path(embed(np.array(x)[:, None], rng, offset=1))
+            assert one.name == "converging"
+
     def test_what_remains_is_not_known_where_the_rate_is_not(self):
         assert math.isnan(measure(np.arange(4.0)[:, None]).remaining)
         still = np.ones((T + 1, 3)) + 1e-16 * np.random.default_rng(0).normal(size=(T + 1, 3))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import latentweaver as lw
-from latentweaver.inspect.information import bits_about, calibrate_bits, channel, token_bits
+from latentweaver.inspect.information import bits_about, blurred_channel, calibrate_bits, channel, token_bits
 from latentweaver.inspect.probes import LeakWarning, group_folds, probe, probe_by_step, random_folds, train_monitor
 from latentweaver.inspect.separability import separability_by_step, task_decodability
 
@@ -158,6 +158,17 @@ class TestInformation:
         assert found.bits == pytest.approx(bits, abs=0.08)
         assert found.bits < bits + 0.05  # a lower bound
         assert found.entropy == pytest.approx(2, abs=0.01)
+
+    @pytest.mark.parametrize("bits", [1.0])
+    def test_overlapping_classes_hold_what_they_hold(self, bits):
+        states, labels = blurred_channel(bits, 4, 1500, 8, seed=2)
+        points = np.stack([states[labels == k].mean(0) for k in range(4)])
+        away = ((states[:, None] - points) ** 2).sum(-1)
+        spread = away[np.arange(len(labels)), labels].mean() / 8
+        log = -away / (2 * spread)
+        log -= np.log(np.exp(log - log.max(-1, keepdims=True)).sum(-1, keepdims=True)) + log.max(-1, keepdims=True)
+        assert 2 + log[np.arange(len(labels)), labels].mean() / math.log(2) == pytest.approx(bits, abs=0.1)
+        assert bits - 0.15 < bits_about(states, labels).bits < bits + 0.08
 
     def test_the_bias_is_known(self):
         few, many = calibrate_bits(4, 100, 32, channels=3), calibrate_bits(4, 1000, 32, channels=3)

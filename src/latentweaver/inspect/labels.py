@@ -216,7 +216,7 @@ def _settled(d: Dynamics) -> Label | None:
     endless = d.power > -1.05
     shrinking = not endless and d.rate < 0.995 and d.shrinkage < 0.8 and d.trend < -4
     if not shrinking:
-        return _arriving(d)
+        return _arriving(d) or _decaying(d)
     mode = _approach(d)
     if d.remaining <= 1e-3 * d.excursion:
         return Label(
@@ -233,6 +233,15 @@ def _settled(d: Dynamics) -> Label | None:
         confidence="low" if close else "high",
         evidence=d,
     )
+
+
+def _decaying(d: Dynamics) -> Label | None:
+    """Steps that shrink like a power of time below -1, as beside a fixed point that only pulls nonlinearly: the way has an end, far off."""
+    if not d.power <= -1.05 or not d.shrinkage < 0.8 or d.trend > -4 or d.turning < 0.5:
+        return None
+    left = d.last_step * d.steps / (-d.power - 1)
+    why = f"steps shrink like t^{d.power:.2f}; about {left:.3g} still to go, {left / max(d.excursion, 1e-300):.1%} of the way"
+    return Label("converging", (why,), confidence="low", evidence=d)
 
 
 def _arriving(d: Dynamics) -> Label | None:
