@@ -3,6 +3,7 @@
     python benchmarks/training/superposition.py train --set nine --out runs/superposition --seconds 500
     python benchmarks/training/superposition.py table runs/superposition
     python benchmarks/training/superposition.py draw weaver-graphs docs/superposition.png
+    python benchmarks/training/superposition.py unlike weaver-graphs benchmarks/training/superposition/unlike.json
     python benchmarks/training/superposition.py tamper weaver-graphs benchmarks/training/superposition/tampered.json
 
 `train` starts one single-threaded process for each run of a set. A run that is not done after `--seconds` is measured as it is, and
@@ -34,7 +35,7 @@ from latentweaver.evaluate.frontier import frontier_split, search_accuracy
 from latentweaver.evaluate.frontier_plot import plot_frontier
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.recipes.superposition import GRAPHS, Superposition
-from latentweaver.tasks.graph_search import LETTERS, GraphSearch
+from latentweaver.tasks.graph_search import LETTERS, GraphSearch, likeness
 from latentweaver.tasks.graphs import Graph, GraphMaker, permuted, shortcut_floors
 
 ARMS = {
@@ -90,6 +91,10 @@ def main() -> None:
     tampered = verbs.add_parser("tamper", help="accuracy with something else fed back in place of thoughts")
     tampered.add_argument("model", help="a checkpoint folder or a name")
     tampered.add_argument("path", type=Path, help="where to write the numbers (.json)")
+    asked = verbs.add_parser("unlike", help="accuracy on graphs unlike those of training: longer paths, more nodes, more edges")
+    asked.add_argument("model", help="a checkpoint folder or a name")
+    asked.add_argument("path", type=Path, help="where to write the numbers (.json)")
+    asked.add_argument("--graphs", type=int, default=500, help="how many of each kind")
     drawn = verbs.add_parser("draw", help="the picture of a trained model's frontier, and its numbers")
     drawn.add_argument("model", help="a checkpoint folder or a name")
     drawn.add_argument("path", type=Path, help=".png or .svg; a .json is written beside it")
@@ -108,6 +113,10 @@ def main() -> None:
             print(
                 f"{name:28} {100 * sum(right) / len(right):5.1f}  ({100 * results[name]['interval'][0]:.1f} to {100 * results[name]['interval'][1]:.1f})"
             )
+        options.path.write_text(json.dumps(results, indent=1) + "\n")
+    elif options.verb == "unlike":
+        results = unlike(load(options.model, device="cpu"), options.graphs)
+        print(unlike_table(results))
         options.path.write_text(json.dumps(results, indent=1) + "\n")
     elif options.verb == "graphs":
         options.folder.mkdir(parents=True, exist_ok=True)
@@ -267,6 +276,59 @@ def tamper(model, task: GraphSearch, graphs: list[Graph]) -> dict[str, list[int]
         right = [int(answer == graph.target) for answer, graph in zip(said.tolist(), graphs, strict=True)]
         results[name if hops == task.hops else f"{hops} of {task.hops} thoughts"] = right
     return results
+
+
+FARTHER = {
+    "as in training": GraphMaker(nodes=11, hops=(3, 3), edges=14, matched=True),
+    "2 hops": GraphMaker(nodes=11, hops=(2, 2), edges=14, matched=True),
+    "4 hops": GraphMaker(nodes=13, hops=(4, 4), edges=17, matched=True),
+    "5 hops": GraphMaker(nodes=14, hops=(5, 5), edges=18, matched=True),
+    "14 nodes": GraphMaker(nodes=14, hops=(3, 3), edges=18, matched=True),
+    "14 nodes, denser": GraphMaker(nodes=14, hops=(3, 3), edges=26, parents=2.0, matched=True),
+    "denser": GraphMaker(nodes=11, hops=(3, 3), edges=20, parents=2.2, matched=True),
+    "denser still": GraphMaker(nodes=11, hops=(3, 3), edges=26, parents=2.8, matched=True),
+    "nine nodes, shortcuts": GraphMaker(nodes=9, hops=(3, 3), edges=12),
+}
+"""Kinds of graphs, from those of training to those far from them; a model has as many thoughts as a kind has hops."""
+
+
+def unlike(model, count: int) -> list[dict]:
+    """Right answers on `count` graphs of each kind, none of which is of training's up to names where they could be."""
+    recipe = Superposition(**{name: model.config.task[name] for name in GRAPHS})
+    learned, results = set(map(likeness, recipe.pool())), []
+    for name, maker in FARTHER.items():
+        rng, found = random.Random(f"unlike {name}"), {}
+        while len(found) < count:
+            graph = maker.draw(rng)
+            if likeness(graph) not in learned:
+                found.setdefault(likeness(graph), permuted(graph, rng, recipe.names))
+        graphs = list(found.values())
+        task = GraphSearch(maker, recipe.names)
+        right = search_accuracy(model, task, graphs)
+        splits = frontier_split(model, task, graphs)
+        results.append({"kind": name, "graphs": count, "right": sum(right), "interval": wilson(sum(right), count)})
+        results[-1] |= {"edges": sum(len(graph.edges) for graph in graphs) / count, "floors": shortcut_floors(graphs)}
+        results[-1] |= {"auc": [split.auc for split in splits], "thoughts": task.hops}
+        results[-1]["frontier"] = [split.probability["optimal"] + split.probability["frontier"] for split in splits]
+        print(name, sum(right), flush=True)
+    return results
+
+
+def unlike_table(results: list[dict]) -> str:
+    """The same as a table."""
+    lines = [
+        "| graphs | edges | thoughts | right (95 %) | best shortcut of degree and ancestors | on the frontier after 0, 1, ... |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in results:
+        low, high = each["interval"]
+        floor = max(value for name, value in each["floors"].items() if "hops" not in name)
+        shares = ", ".join(f"{100 * share:.0f}" for share in each["frontier"])
+        lines.append(
+            f"| {each['kind']} | {each['edges']:.1f} | {each['thoughts']} | {100 * each['right'] / each['graphs']:.1f} ({100 * low:.1f} to {100 * high:.1f}) "
+            f"| {100 * floor:.0f} | {shares} % |"
+        )
+    return "\n".join(lines)
 
 
 def table(runs: list[dict]) -> str:

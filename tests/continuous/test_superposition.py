@@ -1,17 +1,20 @@
 """The search task as a recipe, and the picture of the frontier: what `read` says after each thought."""
 
+import io
 import json
 import random
 import shutil
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import latentweaver as lw
 from latentweaver import recipes
 from latentweaver.cli import main
 from latentweaver.commands.search import task_of
+from latentweaver.console import Frontier
 from latentweaver.evaluate.frontier import classes_of, frontier_split, search_accuracy
 from latentweaver.tasks.graph_search import GraphSearch, Question, SearchStream, likeness
 from latentweaver.tasks.graphs import Graph, GraphMaker, permuted, shortcut_floors
@@ -204,6 +207,20 @@ def test_thinking_shows_the_frontier(trained, capsys) -> None:
     shown = dict(zip("abcdefghi", model.read(thought).logits[0, -1, :9].softmax(-1).tolist(), strict=True))
     assert f"b {100 * shown['b']:3.0f} " in lines[2]
     assert "after 2 thoughts" in lines[4]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_letter_stays_with_its_number_in_a_wide_frontier(width: int) -> None:
+    question = Question.parse("a>b a>c a>d a>e a>f b>g c>h d>i e>j f>k l>m m>n from a: k or n", 14)
+    view = Frontier("abcdefghijklmn", question.edges, question.root, question.distance)
+    view.add("at once", [node / 100 for node in range(14)])
+    out = io.StringIO()
+    Console(file=out, width=width).print(view.table(width))
+    lines = out.getvalue().splitlines()
+    shown = " ".join(lines[next(i for i, line in enumerate(lines) if "at once" in line) :])
+    for node, letter in enumerate("bcdefghijklmn", start=1):
+        assert f"{letter} {node:>3} " in shown
+    assert max(map(len, lines)) <= width
 
 
 def test_a_search_takes_a_number_of_thoughts(trained, capsys) -> None:

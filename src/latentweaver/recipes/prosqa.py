@@ -46,6 +46,8 @@ class ProsQA(Stepwise):
     test: Path | None = None
     test_problems: int = 500
     facts_epochs: int = 0
+    block: int = 4  # a step of three tokens, and the line's end
+    removed_per_epoch: int = 4
 
     name = "prosqa"
 
