@@ -94,7 +94,8 @@ def main() -> None:
     asked = verbs.add_parser("unlike", help="accuracy on graphs unlike those of training: longer paths, more nodes, more edges")
     asked.add_argument("model", help="a checkpoint folder or a name")
     asked.add_argument("path", type=Path, help="where to write the numbers (.json)")
-    asked.add_argument("--graphs", type=int, default=500, help="how many of each kind")
+    asked.add_argument("--count", type=int, default=400, help="how many of each kind")
+    asked.add_argument("--graphs", type=Path, help="a folder of graphs that were drawn beforehand")
     drawn = verbs.add_parser("draw", help="the picture of a trained model's frontier, and its numbers")
     drawn.add_argument("model", help="a checkpoint folder or a name")
     drawn.add_argument("path", type=Path, help=".png or .svg; a .json is written beside it")
@@ -115,7 +116,7 @@ def main() -> None:
             )
         options.path.write_text(json.dumps(results, indent=1) + "\n")
     elif options.verb == "unlike":
-        results = unlike(load(options.model, device="cpu"), options.graphs)
+        results = unlike(load(options.model, device="cpu"), options.count, options.graphs)
         print(unlike_table(results))
         options.path.write_text(json.dumps(results, indent=1) + "\n")
     elif options.verb == "graphs":
@@ -292,9 +293,10 @@ FARTHER = {
 """Kinds of graphs, from those of training to those far from them; a model has as many thoughts as a kind has hops."""
 
 
-def unlike(model, count: int) -> list[dict]:
+def unlike(model, count: int, drawn: Path | None) -> list[dict]:
     """Right answers on `count` graphs of each kind, none of which is of training's up to names where they could be."""
-    recipe = Superposition(**{name: model.config.task[name] for name in GRAPHS})
+    recipe = Drawn(**{name: model.config.task[name] for name in GRAPHS})
+    recipe.read(drawn)
     learned, results = set(map(likeness, recipe.pool())), []
     for name, maker in FARTHER.items():
         rng, found = random.Random(f"unlike {name}"), {}

@@ -253,6 +253,10 @@ class TestData:
         with pytest.raises(InputError, match="batch_size"):
             Epochs(asked, 21, lambda *about: None)
 
+    def test_more_thoughts_than_positions(self, tmp_path) -> None:
+        with pytest.raises(InputError, match=r"positions with its 1200 thoughts, the decoder has 1024"):
+            recipes.train("prosqa-coconut", tmp_path, **{**FIELDS, "thoughts_per_step": 600})
+
     def test_batches_of_like_length(self) -> None:
         asked = [Example([0] * random.Random(i).randint(1, 30), [], [i]) for i in range(48)]
         stream = Epochs(asked, 4, lambda chosen, epoch, rng: chosen, window=6, length=lambda example: len(example.question))

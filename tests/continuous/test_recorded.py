@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from latentweaver.errors import InputError
+from latentweaver.models import decoder
 from latentweaver.recipes import RECIPES
 from latentweaver.recipes.methods import METHODS
 from latentweaver.recipes.wording import examples
@@ -49,6 +50,17 @@ def test_padding_to_a_grid_changes_no_loss(method: str) -> None:
         assert part.place[0] % 16 == 0
     losses = [recipe.lesson.objective()(model, each, (0, 1), 0).loss for each in (batch, padded)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["coconut", "cot", "pause", "pccot", "lotus"])
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_mask_made_ready_is_the_one_that_transformers_makes(method: str, ours: bool, monkeypatch) -> None:
+    recipe, model, batch = batch_of(method, compile=ours, loop_layers=2, grid=16)
+    losses = []
+    for ready in (False, True):
+        monkeypatch.setattr(decoder, "_ready", lambda base, inputs, ready=ready: ready)
+        losses.append(recipe.lesson.objective()(model, batch, (0, 1), 0).loss)
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_asked_is_what_is_labelled() -> None:

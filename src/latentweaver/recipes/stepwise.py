@@ -17,6 +17,7 @@ from latentweaver.checkpoints.formats import LLAMA_FAMILY
 from latentweaver.checkpoints.retrofit import retrofit
 from latentweaver.errors import InputError
 from latentweaver.evaluate.answers import Said, answers
+from latentweaver.models.decoder import context_of
 from latentweaver.recipes.methods import METHODS, Lesson, MethodName
 from latentweaver.recipes.wording import answer_in, examples, word_tokenizer, words_of
 from latentweaver.training import ranks
@@ -231,9 +232,26 @@ class Stepwise(ABC):
         model.config.task = {"name": self.name, "method": self.method, **asked}
         return model
 
+    def check_room(self) -> None:
+        """Make sure that the decoder has positions for the longest problem with its thoughts.
+
+        Raises:
+            InputError: if it has not.
+        """
+        asked = examples(self.items, self.tokenizer)
+        thinking = max(len(self.lesson.prompt(each, self.epochs)) + len(each.answer) for each in asked)
+        written = max(len(each.question) + 2 + sum(map(len, each.steps)) + len(each.answer) for each in asked)
+        limit = context_of(self.parts[0].config)
+        if max(thinking, written) > limit:
+            raise InputError(
+                f"the longest problem needs {max(thinking, written)} positions with its {self.lesson.thoughts} thoughts, the decoder has {limit}; "
+                "give fewer thoughts_per_step, a smaller block, or shorter problems"
+            )
+
     def run(self, folder: str | Path, resume: bool = False, report: Callable[[dict[str, Any]], None] | None = None) -> Path:
         """Train, and save the model with its tokenizer in `folder`/model."""
         folder, lesson, tokenizer, model = Path(folder), self.lesson, self.tokenizer, self.model()
+        self.check_room()
         stream = self.stream()
         tests = self.test_items()[: self.evaluate_items]
         now = _Now()
