@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from latentweaver.kernels.pages import in_large_pages
 from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 from latentweaver.runtime.bench import last_level_cache, processor
@@ -46,9 +47,7 @@ def model_of(kind: str, megabytes: float) -> Any:
     model = made(max(1, round((megabytes - one) / (two - one)) + 1))
     if kind == "bfloat16":
         model = model.to(torch.bfloat16)
-    if kind == "int8":
-        quantize(model)
-    return model
+    return quantize(model) if kind == "int8" else in_large_pages(model)  # as `load` and `quantize` leave them
 
 
 def core_bytes(model: Any) -> int:

@@ -28,44 +28,17 @@ as far as their tokens were thought about for as many steps as the prompt, and n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentweaver.errors import InputError
-from latentweaver.halting import View
 from latentweaver.kernels import native
 from latentweaver.runtime.cache import Policy
+from latentweaver.runtime.passes import Passes, RowReasoner
 from latentweaver.runtime.request import Busy, Event, Handle, Reason, Request
-from latentweaver.runtime.rows import Rows, Table, gather, table_of, thought_of
-from latentweaver.runtime.running import Front, Running, Stretch, check
-from latentweaver.runtime.slots import Pass, Slots
-from latentweaver.thought import Readout, Thought
-
-
-class RowReasoner(Protocol):
-    """What the engine needs of a language model: the three verbs, on rows `[rows, 1]` whose cache is a `Pass`.
-
-    `begin` takes each row's position, and a seed for each row as `generator`; `think` must not mind that rows are at different
-    steps; `read` gives logits for some `rows` only. transformers' `GenerationMixin` beside it gives the logits processors.
-    """
-
-    config: Any
-    device: Any
-
-    def new_slots(self, *, slots: int, capacity: int, max_steps: int, policy: str | Policy) -> Slots: ...
-
-    def begin(
-        self, input_ids: Int[Tensor, "rows 1"], *, position_ids: Tensor, initial_state: Any, generator: Any, cache: Any
-    ) -> Thought: ...
-
-    def think(self, thought: Thought) -> Thought: ...
-
-    def read(self, thought: Thought, *, rows: Int[Tensor, "some"]) -> Readout: ...
+from latentweaver.runtime.running import Front, Running, check, front_of
 
 
 @dataclass
@@ -132,13 +105,13 @@ class Engine:
         self.model = model
         self.capacity = min(context, capacity or context)
         self.slots = model.new_slots(slots=slots, capacity=self.capacity, max_steps=max_steps, policy=policy)
+        self.passes = Passes(model, self.slots)
         self.chunk, self.queue, self.patience, self.reuse = chunk, queue, patience, reuse
         self.waiting: deque[Running] = deque()
         self.running: list[Running] = []
         self.free = list(range(slots))  # the one given back longest ago comes first
         self.left: dict[int, Running] = {}  # who used a free slot last: its keys still lie there
         self.counts = Counts()
-        self._rest: dict[str, Any] = {}
 
     @property
     def idle(self) -> bool:
@@ -168,13 +141,15 @@ class Engine:
         events = self._drop_cancelled()
         self._admit()
         chosen = self._choose()
-        thinking = [running for running in chosen if not _front(running).halted]
+        thinking = [running for running in chosen if not front_of(running).halted]
         if thinking:
-            self._begin([running for running in thinking if _front(running).next.rows is None])
-            events += self._halt(self._think(thinking))
-        reading = [running for running in chosen if running.handle.reason is None and _front(running).halted]
+            self.passes.begin([running for running in thinking if front_of(running).next.rows is None])
+            self.counts.thought += sum(front_of(running).next.count for running in thinking)
+            broken = self.passes.halt(self.passes.think(thinking))
+            events += [self._end(running, "error", error) for running, error in broken]
+        reading = [running for running in chosen if running.handle.reason is None and front_of(running).halted]
         if reading and self._due(reading):
-            events += self._speak(self._read(reading))
+            events += self._speak(self.passes.read(reading))
         self.running = [running for running in self.running if running.handle.reason is None]
         self.counts.ticks += 1
         return events
@@ -232,7 +207,7 @@ class Engine:
         chosen, room = [], self.chunk
         for running in self.running:
             if running.reading_prompt:
-                count = _front(running).next.count
+                count = front_of(running).next.count
                 if count > room:
                     continue
                 room -= count
@@ -241,129 +216,11 @@ class Engine:
 
     def _due(self, reading: list[Running]) -> bool:
         """Whether those who have been thought about enough are read now: they are many, or have waited long enough."""
-        if 2 * len(reading) >= len(self.running) or max(_front(running).waited for running in reading) >= self.patience:
+        if 2 * len(reading) >= len(self.running) or max(front_of(running).waited for running in reading) >= self.patience:
             return True
         for running in reading:
-            _front(running).waited += 1
+            front_of(running).waited += 1
         return False
-
-    # The three verbs ------------------------------------------------------------------------------------------------
-
-    def _begin(self, new: list[Running]) -> None:
-        for state, group in _grouped(new, lambda running: running.request.initial_state):
-            stretches = [_front(running).next for running in group]
-            cache = Pass(self.slots, [stretch.span(running.slot) for running, stretch in zip(group, stretches, strict=True)])
-            ids = torch.cat([running.ids[s.start : s.start + s.count] for running, s in zip(group, stretches, strict=True)])
-            seeds = torch.tensor([running.noise for running, s in zip(group, stretches, strict=True) for _ in range(s.count)])
-            thought = self.model.begin(
-                ids[:, None],
-                position_ids=cache.position[:, None],
-                initial_state=state,
-                generator=seeds.to(ids.device),
-                cache=cache,
-            )
-            table, self._rest = table_of(thought)
-            if any(running.state is not None for running in group):
-                table["state"] = table["state"].clone()
-            row = 0
-            for running, stretch in zip(group, stretches, strict=True):
-                stretch.rows = Rows(table, row, row + stretch.count)
-                if running.state is not None:
-                    table["state"][row] = running.state
-                row += stretch.count
-        for rule, group in _grouped((r for r in new if r.rule), lambda r: (r.rule, r if r.reading_prompt else None)):
-            rule = rule[0]
-            assert rule is not None
-            if not group[0].reading_prompt:
-                memory = rule.start(self._thought(group))
-                for row, running in enumerate(group):
-                    _front(running).memory = Rows(memory, row, row + 1)
-                continue
-            front = _front(group[0])
-            front.first.append(_rows(front.next).table["state"][slice(*_rows(front.next)[1:])])
-            if len(front.first) == len(front.stretches):
-                thought = self._thought(group)
-                first = Thought(torch.cat(front.first).transpose(0, 1), torch.zeros_like(thought.step), thought.anchor)
-                front.memory, front.first = Rows(rule.start(first), 0, 1), []
-
-    def _think(self, thinking: list[Running]) -> list[Running]:
-        """One step for the next stretch of each; those of which every stretch has now had it."""
-        stretches = [_front(running).next for running in thinking]
-        spans = [stretch.span(running.slot) for running, stretch in zip(thinking, stretches, strict=True)]
-        for span in spans:
-            self.slots.open(span)
-        cache = Pass(self.slots, spans)
-        table = gather([_rows(stretch) for stretch in stretches])
-        thought = self.model.think(thought_of(table, self._rest, cache.steps, cache))
-        table = {**table, "state": thought.state}
-        row = 0
-        for stretch in stretches:
-            stretch.rows, stretch.step = Rows(table, row, row + stretch.count), stretch.step + 1
-            row += stretch.count
-        self.counts.thought += row
-        return [running for running in thinking if _front(running).advance()]
-
-    def _halt(self, stepped: list[Running]) -> list[Event]:
-        """Mark the fronts that have been thought about enough; requests whose rule broke end here."""
-        events: list[Event] = []
-        ruled: list[Running] = []
-        for running in stepped:
-            front = _front(running)
-            if front.step >= front.limit:
-                front.halted = True
-            elif running.rule is not None:
-                ruled.append(running)
-        # a prompt is measured as a whole; tokens together where rule and kind of memory are the same
-        for _, group in _grouped(ruled, lambda r: (r.rule, r if r.reading_prompt else frozenset(_memory(r).table))):
-            rule = group[0].rule
-            assert rule is not None
-            view = View(self.model, self._thought(group), lambda thought, group=group: self._readout(group))  # type: ignore[arg-type]
-            try:
-                value, memory = rule.measure(gather([_memory(running) for running in group]), view)
-                enough = rule.enough(rule.of_row(value)).tolist()
-            except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-                events += [self._end(running, "error", f"{type(rule).__name__}: {error}") for running in group]
-                continue
-            for row, running in enumerate(group):
-                front = _front(running)
-                front.memory = Rows(memory, row, row + 1)
-                if enough[row] and front.step >= running.least(running.place):
-                    front.halted = True
-                    if "readout" in view.__dict__:
-                        front.logits = view.readout.logits[row, -1]
-        return events
-
-    def _readout(self, group: list[Running]) -> Readout:
-        """What each of the group would say now, after its last position; for rules that look at it."""
-        stretches = [(running, stretch) for running in group for stretch in _front(running).stretches]
-        return self._read_rows(stretches, [_front(running).stretches[-1] for running in group])
-
-    def _read(self, reading: list[Running]) -> list[tuple[Running, Tensor]]:
-        """Read the next stretch of each; logits `[vocabulary]` of those that have been read to their end."""
-        done = [running for running in reading if _front(running).logits is not None]
-        rest = [running for running in reading if _front(running).logits is None]
-        if rest:
-            stretches = [(running, _front(running).next) for running in rest]
-            ended = [running for running in rest if _front(running).advance()]
-            logits = self._read_rows(stretches, [_front(running).stretches[-1] for running in ended]).logits[:, 0]
-            for row, running in enumerate(ended):
-                _front(running).logits = logits[row]
-            done += ended
-        return [(running, _logits(running)) for running in done]
-
-    def _read_rows(self, stretches: list[tuple[Running, Stretch]], ends: list[Stretch]) -> Readout:
-        """The coda for all rows of the stretches, the head for the last row of each of `ends`."""
-        spans = [stretch.span(running.slot) for running, stretch in stretches]
-        last: dict[int, int] = {}
-        row = 0
-        for _, stretch in stretches:
-            row += stretch.count
-            last[id(stretch)] = row - 1
-        span_of = {id(stretch): span.last() for (_, stretch), span in zip(stretches, spans, strict=True)}
-        cache = Pass(self.slots, spans, [span_of[id(stretch)] for stretch in ends])
-        table = gather([_rows(stretch) for _, stretch in stretches])
-        rows = torch.tensor([last[id(stretch)] for stretch in ends], dtype=torch.long, device=cache.slot.device)
-        return self.model.read(thought_of(table, self._rest, cache.steps, cache), rows=rows)
 
     def _speak(self, read: list[tuple[Running, Tensor]]) -> list[Event]:
         """Choose a token from the logits of each, and go on with it."""
@@ -372,7 +229,7 @@ class Engine:
         events = []
         likeliest = torch.stack([logits for _, logits in read]).argmax(-1).tolist()
         for (running, logits), token in zip(read, likeliest, strict=True):
-            front = _front(running)
+            front = front_of(running)
             self._close(running, front)
             try:
                 event = running.speak(logits, token)
@@ -395,44 +252,6 @@ class Engine:
         if as_prompt and running.trusted == front.stretches[0].start:
             running.trusted = front.end
         if running.request.warm_start:
-            rows = _rows(front.stretches[-1])
+            rows = front.stretches[-1].rows
+            assert rows is not None
             running.state = rows.table["state"][rows.stop - 1]
-
-    def _thought(self, group: list[Running]) -> Thought:
-        """The Thought of tokens as rows `[rows, 1, width]`, or of one whole prompt `[1, positions, width]`."""
-        stretches = [stretch for running in group for stretch in _front(running).stretches]
-        table: Table = gather([_rows(stretch) for stretch in stretches])
-        steps = torch.tensor([stretch.step for stretch in stretches for _ in range(stretch.count)])
-        if group[0].reading_prompt:
-            thought = thought_of({name: tensor.transpose(0, 1) for name, tensor in table.items()}, self._rest, steps)
-            return Thought(thought.state, steps[None], thought.anchor)
-        return thought_of(table, self._rest, steps)
-
-
-def _grouped(running: Iterable[Running], key: Callable[[Running], Hashable]) -> Iterable[tuple[Any, list[Running]]]:
-    groups: dict[Hashable, list[Running]] = {}
-    for one in running:
-        groups.setdefault(key(one), []).append(one)
-    return groups.items()
-
-
-def _front(running: Running) -> Front:
-    assert running.front is not None
-    return running.front
-
-
-def _rows(stretch: Stretch) -> Rows:
-    assert stretch.rows is not None
-    return stretch.rows
-
-
-def _memory(running: Running) -> Rows:
-    memory = _front(running).memory
-    assert memory is not None
-    return memory
-
-
-def _logits(running: Running) -> Float[Tensor, "vocabulary"]:
-    logits = _front(running).logits
-    assert logits is not None
-    return logits

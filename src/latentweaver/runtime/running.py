@@ -238,3 +238,9 @@ def check(request: Request, model: Any, capacity: int, max_steps: int) -> Schedu
         if steps(place) > max_steps:
             raise InputError(f"num_steps may be at most {max_steps} here, got {steps(place)}")
     return steps
+
+
+def front_of(running: Running) -> Front:
+    """What a request that has a slot is at."""
+    assert running.front is not None
+    return running.front
