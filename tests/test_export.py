@@ -7,6 +7,8 @@ import torch
 
 import latentweaver as lw
 from latentweaver.cli import main
+from latentweaver.errors import InputError
+from latentweaver.kernels.pages import in_large_pages
 from latentweaver.runtime import onnx
 from latentweaver.runtime.onnx import Looped, Session, compare, empty_memory, export
 
@@ -32,7 +34,7 @@ def write(call, model, ids, steps, new=6):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["huginn", "retrofit"])
 def test_onnxruntime_gives_the_models_own_logits_and_text(tiny, tmp_path, form):
-    model = tiny(**FORMS[form], initializer_range=0.1)
+    model = in_large_pages(tiny(**FORMS[form], initializer_range=0.1))  # as `load` leaves it
     path = tmp_path / "new" / "model.onnx"
     export(model, path)
     assert max(compare(model, path, (1, 2, 7)).values()) < 1e-4
@@ -63,8 +65,11 @@ def test_steps_are_steps(tiny, monkeypatch):
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(tiny, tmp_path, capsys, monkeypatch):
+    with pytest.raises(InputError, match="picture"):
+        Looped(tiny(causal=False))
     lw.save(tiny(), tmp_path / "model")
     main(["quantize", str(tmp_path / "model"), "--out", str(tmp_path / "small")])
+    capsys.readouterr()
     for arguments, said in (
         ((tmp_path / "small", tmp_path / "out"), "8 bits"),
         ((tmp_path / "model", tmp_path / "model"), "exists already"),

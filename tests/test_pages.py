@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -70,3 +72,13 @@ def test_where_memory_is_short_or_the_model_small_nothing_moves(monkeypatch: pyt
     monkeypatch.setattr(pages, "_free_memory", lambda: 2 * model.num_parameters() * 4 - 2**20)
     places = [parameter.data_ptr() for parameter in model.parameters()]
     assert [parameter.data_ptr() for parameter in pages.in_large_pages(model).parameters()] == places
+
+
+def test_no_two_weights_look_like_one_to_torch_and_the_memory_goes_with_the_last() -> None:
+    """An export's loop refuses weights that share a storage; and a model that is replaced must not stay in memory."""
+    model = pages.in_large_pages(model_of(32))
+    assert len({parameter.untyped_storage().data_ptr() for parameter in model.parameters()}) == len(list(model.parameters()))
+    held = psutil.Process().memory_info().rss
+    del model
+    gc.collect()
+    assert psutil.Process().memory_info().rss < held - 24 * 2**20

@@ -3,12 +3,13 @@
 A token of a model of half a gigabyte passes 130,000 pages of 4 kB: each has to be looked up, and no processor fetches ahead
 across the end of one. In pages of 2 MB the same weights are read up to 1.9 times as fast (benchmarks/README.md). The system
 gives such pages to memory that asks for them before it is first written. So the weights are copied into one such piece of
-memory, which they share as they do a mapped file's. Nothing else about them changes.
+memory, which is given back when the last of them is gone. Nothing else about them changes.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
+import mmap
 import sys
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 PAGE = 2 * 2**20
 """Bytes of a large page, on x86-64 and most of 64-bit ARM."""
 
-_HUGEPAGE = 14  # madvise(2)
 _ALIGNED = 64  # a line of the cache
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -31,19 +31,22 @@ def in_large_pages(model: Module) -> Module:
 
     Where the system has no large pages to give, the copy lies in ordinary ones.
     """
-    tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cpu and tensor.is_contiguous()]
+    every = (*model.parameters(), *model.buffers())
+    tensors = [tensor for tensor in every if tensor.is_cpu and tensor.is_contiguous() and tensor.numel()]
     sizes = {_place(tensor): -(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors}  # what is shared stays shared
     whole = sum(sizes.values())
     if sys.platform != "linux" or whole < PAGE or whole > _free_memory() / 2:
         return model
-    memory = torch.empty(whole + PAGE, dtype=torch.uint8)
-    at = -memory.data_ptr() % PAGE
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(memory.data_ptr() + at), ctypes.c_size_t(whole), ctypes.c_int(_HUGEPAGE))
+    memory = mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # of systems that have none
+        memory.madvise(mmap.MADV_HUGEPAGE)
     moved: dict[object, Tensor] = {}
+    at = 0
     for tensor in tensors:
         place = _place(tensor)
-        if place not in moved:
-            moved[place] = memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        if place not in moved:  # each a storage of its own: some of torch's tools take a common one for an alias
+            flat = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=at)
+            moved[place] = flat.view(tensor.shape).copy_(tensor)
             at += sizes[place]
         tensor.data = moved[place]
     return model

@@ -54,6 +54,10 @@ class Looped(nn.Module):
         config: Any = getattr(model, "config", None)
         if not hasattr(model, "parts") or not hasattr(config, "core_layers"):
             raise InputError(f"{type(model).__name__} has no loop that could be exported; recurrent-depth models have")
+        if not config.causal:
+            raise InputError(
+                "this model reads a picture as a whole (causal is False in its configuration); what is exported writes token by token"
+            )
         if config.int8:
             raise InputError(
                 "this model is in 8 bits, whose kernels are ours; export the model it was made from (onnxruntime quantizes too)"
