@@ -131,6 +131,16 @@ def test_hooks_inside_a_block_are_called() -> None:
     assert len(calls) == 8 * 3
 
 
+def test_hooks_on_a_block_and_a_block_replaced_are_called() -> None:
+    model, calls = small(), []
+    model.model.core[0].register_forward_hook(lambda *_: calls.append("hook"))
+    forward = model.model.coda[-1].forward
+    model.model.coda[-1].forward = lambda *args, **kwargs: (calls.append("own"), forward(*args, **kwargs))[1]
+    logits_and_tokens(model)
+    assert calls.count("hook") == 8 * 3
+    assert calls.count("own") == 8
+
+
 def test_weights_changed_between_two_generations_count() -> None:
     model = small()
     before, _ = logits_and_tokens(model)
