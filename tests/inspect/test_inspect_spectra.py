@@ -114,6 +114,13 @@ def test_a_transformer_of_this_library():
     assert torch.allclose(slope, row.times(torch.nn.functional.normalize(torch.ones(row.size), dim=0)), atol=2e-3)
 
 
+def test_a_map_that_forgets_its_state_has_no_spectrum():
+    model = Map(lambda state, thought: torch.ones_like(state), 40)
+    jacobian = Jacobian(model, model.begin(IDS, generator=seeded(0)))
+    assert not leading_eigenvalues(jacobian, 3).any()
+    assert largest_singular_value(jacobian) == 0
+
+
 def test_bad_input():
     model = linear(torch.eye(3, dtype=torch.float64))
     with pytest.raises(lw.InputError, match="one row"):

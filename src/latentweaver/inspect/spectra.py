@@ -100,6 +100,8 @@ def leading_eigenvalues(jacobian: Jacobian, count: int = 6, seed: int = 0) -> Co
         arpack: Any = scipy.sparse.linalg  # its signatures are not typed well
         operator = arpack.LinearOperator((n, n), matvec=jacobian._product(), dtype=np.float64)
         start = np.random.default_rng(seed).normal(size=n)
+        if not np.any(operator @ start):  # a map that forgets where it was; ARPACK has nothing to start from
+            return np.zeros(count, complex)
         # one more pair than asked for: ARPACK may cut a complex pair in two
         values = arpack.eigs(
             operator, k=min(count + 1, n - 2), v0=start, ncv=min(n, max(24, 4 * count)), tol=jacobian.tolerance, return_eigenvectors=False
@@ -117,6 +119,8 @@ def largest_singular_value(jacobian: Jacobian, seed: int = 0) -> float:
     arpack: Any = scipy.sparse.linalg
     operator = arpack.LinearOperator((n, n), matvec=jacobian._product(), rmatvec=jacobian._product(transposed=True), dtype=np.float64)
     start = np.random.default_rng(seed).normal(size=n)
+    if not np.any(operator @ start):
+        return 0.0
     return float(arpack.svds(operator, k=1, v0=start, tol=jacobian.tolerance, return_singular_vectors=False)[0])
 
 
