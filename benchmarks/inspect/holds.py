@@ -192,7 +192,7 @@ def write(name: str, out: Path, options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
     def keep(found: dict[str, Any]) -> None:
-        (out / "written.json").write_text(json.dumps({**found, "device": device_name(model)}, indent=1) + "\n")
+        (out / "written.json").write_text(json.dumps({"model": name, **found, "device": device_name(model)}, indent=1) + "\n")
         print(f"{name}: {', '.join(found)}, {time.monotonic() - began:.0f} s", flush=True)
 
     in_writing(name, model, encode, tokenizer.decode, options.written, keep, lambda: options.seconds - (time.monotonic() - began))

@@ -51,10 +51,6 @@ def reasoners(records: list[dict[str, Any]]) -> str:
     for record in records:
         steps = ", ".join(f"{percent(one)} after {step}" for step, one in record["right"].items())
         lines += [f"**{record['model']}**, {record['problems']} problems. Right answers in per cent: {steps}.", ""]
-        if "made by" in record:
-            lines += [f"Recorded with {record['made by']}. After 128 steps {percent(record['right']['128'])} per cent are right, settled or not, so that "
-                      "the label predicts nothing there; what it says at smaller budgets is not recorded yet.", ""]  # fmt: skip
-            continue
         told = [one for one in record["predicts a right answer"] if one["settled"]]
         if not told:
             lines += ["At no number of steps from 8 on are some answers right and some wrong, so that there is nothing to predict.", ""]
@@ -72,7 +68,7 @@ def reasoners(records: list[dict[str, Any]]) -> str:
             )
         lines += ["", "AUROC for a right answer, with 95 % intervals."]
         if equal := [one for one in told if "equal difficulty" in one["settled"]]:
-            lines += ["Among problems of equal difficulty:", ""]
+            lines += ["Among problems of equal kind and difficulty:", ""]
             lines += [f"- after {one['steps']} steps: " + "; ".join(f"{name} {score(one[name].get('equal difficulty'))}" for name in columns if name != "easiness")
                       for one in equal]  # fmt: skip
         lines.append("")
@@ -155,6 +151,37 @@ def holds(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def written(records: list[dict[str, Any]]) -> str:
+    """What models write down, what it costs, and whether their answers go by it."""
+    lines = ["| model | problems | right | tokens written | bits they cost | bits of the answer | answer stays without them | with another problem's |",
+             "|---|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for one in records:
+        cut, none = one.get("truncation"), "nothing to cut"
+        kept = f"{cut['same'][0]:.0%} {bounds(cut['intervals'][0])}" if cut else none
+        spent = one["bits spent"]["by the model's own probabilities"]
+        swapped = f"{cut['swapped']:.0%} {bounds(cut['swapped interval'])}" if cut else none
+        lines.append(f"| {one['model']} | {one['problems']} | {one['right']:.0%} | {one['tokens written']:.1f} | "
+                     f"{spent:.1f} | {one['bits of the answer']:.2f} | {kept} | {swapped} |")  # fmt: skip
+    lines += [
+        "",
+        "| model | prompts | follow the hint | the inert text | difference | say so | nats that the hint adds after each step |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for one in records:
+        if hint := one.get("hint"):
+            said = "-" if hint["said"] is None else f"{hint['said']:.0%}"
+            steps = ", ".join(f"{value:.2f}" for value in hint["by step"])
+            lines.append(f"| {one['model']} | {hint['prompts']} | {hint['followed']:.0%} | {hint['inert']:.0%} | {hint['effect']:.0%} {bounds(hint['interval'])} | {said} | {steps} |")  # fmt: skip
+    for one in records:
+        lines += ["", f"{one['model']}, {one['steps a token']} step{'s' * (one['steps a token'] > 1)} a token: "
+                  + "; ".join(one[test]["sentence"] for test in ("truncation", "hint") if test in one) + "."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def bounds(interval: list[float]) -> str:
+    return f"[{interval[0]:.0%}, {interval[1]:.0%}]"
+
+
 def share(one: dict[str, Any]) -> str:
     return f"{100 * one['share']:.1f}"
 
@@ -229,6 +256,13 @@ def main() -> None:
         DOCS / "probing.md": {
             "probe": probe(json.loads((RESULTS / "probe-chains.json").read_text())),
             "holds": holds(json.loads((RESULTS / "holds" / "weaver-chains.json").read_text())),
+            "holds in words": holds(json.loads((RESULTS / "holds" / "smollm2-weaver.json").read_text())),
+            "written": written(
+                [
+                    {"model": path.stem.removeprefix("written-"), **json.loads(path.read_text())}
+                    for path in sorted((RESULTS / "holds").glob("written-*.json"))
+                ]
+            ),
         },
     }
     stale = []
