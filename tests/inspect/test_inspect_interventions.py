@@ -44,6 +44,17 @@ def test_kicks(step, core, start, outcome, verdict, seed):  # [V5b]
     assert found.verdict == verdict
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_chaos_in_two_narrow_bands_is_seen_from_close_by(seed):
+    """Its record passes for a torus, and a push is soon as long as the bands are wide."""
+    pull = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    start = torch.tensor([0.3, 0.61], dtype=torch.float64)
+    found = examine(planted(lambda x: (3.9 * x * (1 - x)) @ pull.T, seed, start), IDS, seeds=0)
+    assert found.passive.name == "quasi_orbit"
+    assert found.kick.outcome == "chaos"
+    assert found.verdict == "wander"
+
+
 @pytest.mark.parametrize("rho", [0.9, 0.98, 0.995])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_noise_drives_is_never_called_an_orbit(rho, seed):  # [V5]
