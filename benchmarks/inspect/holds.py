@@ -276,18 +276,19 @@ def device_name(model: Any) -> str:
     return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU"
 
 
-def measure(folder: Path, out: Path) -> None:
-    """Separability, bits and the verdicts, from what was collected."""
+def measure(folder: Path, out: Path, after: list[int]) -> None:
+    """Separability, bits and the verdicts, from what was collected after those steps."""
     from latentweaver.inspect import bits_about, calibrate_bits, separability_by_step, verdict
 
     found = json.loads((folder / "collected.json").read_text())
     arrays = np.load(folder / "states.npz")
     steps, result = arrays["steps"].tolist(), {}
-    for place in (place for place in (*PLACES, "answer") if place in arrays):
+    chosen = [i for i, step in enumerate(steps) if step in after]
+    for place in PLACES:
         states, labels = arrays[place].astype(np.float64), arrays["unused" if "unused" in place else "used"]
         rows = []
-        for step, one in zip(steps, separability_by_step(states, labels), strict=True):
-            bits = bits_about(states[steps.index(step)], labels)
+        for i, one in zip(chosen, separability_by_step(states[chosen], labels), strict=True):
+            step, bits = steps[i], bits_about(states[i], labels)
             rows.append({"step": step, "decodability": one.decodability.value, "interval": one.decodability.interval, "null": one.decodability.null,
                          "p": one.decodability.p, "silhouette": one.silhouette, "probe": one.probe, "probe interval": one.probe_interval,
                          "bits": bits.bits, "bits interval": [bits.low, bits.high], "most": bits.entropy})  # fmt: skip
@@ -296,7 +297,7 @@ def measure(folder: Path, out: Path) -> None:
     calibration = calibrate_bits(len(np.unique(arrays["used"])), len(arrays["used"]), arrays["written"].shape[-1])
     result["bias of the bits"] = {"mean": calibration.bias, "worst": calibration.worst}
     verdicts = []
-    for one in found["patches"]:
+    for one in (one for one in found["patches"] if one["after"] in after):
         row = next(row for row in result[one["place"]] if row["step"] == one["after"])
         readable = row["p"] < 0.01 and row["probe interval"][0] > row["null"][1]
         said = verdict(readable, one["causal"], "the value")
@@ -323,8 +324,9 @@ def main() -> None:
     parser.add_argument("--scan", default="", help="after which steps every token of the last statements is patched as well")
     parser.add_argument("--seconds", type=float, default=1e9, help="leave out the hint test if less than a minute is left of so many")
     options = parser.parse_args()
+    after = [int(one) for one in options.after.split(",")]
     if options.what == "measure":
-        return measure(Path(options.source), options.out)
+        return measure(Path(options.source), options.out, after)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.what == "all" else options.out / options.source
         if options.what in ("all", "collect"):
@@ -332,7 +334,7 @@ def main() -> None:
         if options.what == "write" or (options.what == "all" and options.source != "weaver-chains"):
             write(options.source, folder, options)
         if options.what == "all":
-            measure(folder, options.out)
+            measure(folder, options.out, after)
 
 
 if __name__ == "__main__":

@@ -337,11 +337,17 @@ def main() -> None:
     parser.add_argument("--nulls", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="go on with a record that was cut off: what OUT holds is not drawn again")
     options = parser.parse_args()
     nulls = dict.fromkeys({**NULLS, **harder.NULLS, **later.NULLS}, options.nulls)
     counts = {**nulls, **dict.fromkeys(ACCEPTED, options.draws), **dict.fromkeys(harder.RHYTHMS, options.draws)}
+    got: dict[str, Counter[str]] = {}
+    if options.keep and options.out.exists():
+        record = json.loads(options.out.read_text())
+        got = {name: Counter(one["labels"]) for part in ("nulls", "rhythms", "cases") for name, one in record[part].items()}
+        counts = {name: count for name, count in counts.items() if name not in got}
     jobs = [(name, i, min(i + 50, count), options.steps) for name, count in counts.items() for i in range(0, count, 50)]
-    got: dict[str, Counter[str]] = {name: Counter() for name in counts}
+    got |= {name: Counter() for name in counts}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     last = jobs[0][0]
     with ProcessPoolExecutor(options.processes) as pool:

@@ -51,9 +51,11 @@ def reasoners(records: list[dict[str, Any]]) -> str:
     for record in records:
         steps = ", ".join(f"{percent(one)} after {step}" for step, one in record["right"].items())
         lines += [f"**{record['model']}**, {record['problems']} problems. Right answers in per cent: {steps}.", ""]
-        told = [one for one in record["predicts a right answer"] if one["settled"]]
+        told = [
+            one for one in record["predicts a right answer"] if one["settled"] and one["right if settled"][1] and one["right if not"][1]
+        ]
         if not told:
-            lines += ["At no number of steps from 8 on are some answers right and some wrong, so that there is nothing to predict.", ""]
+            lines += ["At no number of steps from 8 on are some answers right and some wrong, some tokens settled and some not.", ""]
             continue
         columns = ("settled", "smallness of the last step", "probability of the answer", "easiness", "settled, dealt anew")
         lines += ["| read after | right if settled | if not | " + " | ".join(columns) + " |", "|--:|--:|--:|" + "--:|" * len(columns)]
@@ -144,7 +146,10 @@ def holds(record: dict[str, Any]) -> str:
               f"channels of known information with as many items and dimensions it is off by {bias['mean']:+.2f} on average, {bias['worst']:+.2f} at worst.", "",
               "| after step | read at | where | other-value patches that change the answer | same-value patches that do | shift, nats | verdict |",
               "|--:|--:|---|--:|--:|--:|---|"]  # fmt: skip
-    for one in record["patches"]:
+    taken = sorted({one["after"] for one in record["patches"]})
+    first = next((one["after"] for one in record["patches"] if one["readable"] and one["place"] == "looked up"), taken[-1])
+    shown = {first, taken[max(0, taken.index(first) - 1)], 8}  # before and once it can be read, and later; the rest is in the record
+    for one in (one for one in record["patches"] if one["after"] in shown and one["read"] <= one["after"] + 2):
         low, high = one["interval"]
         lines.append(f"| {one['after']} | {one['read']} | {one['place']} | {one['changed']:.0%} | {one['changed by the same value']:.0%} | "
                      f"{one['shift']:.2f} [{low:.2f}, {high:.2f}] | {'readable' if one['readable'] else 'not readable'}, {'causal' if one['causal'] else 'not causal'} |")  # fmt: skip
