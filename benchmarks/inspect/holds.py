@@ -284,7 +284,7 @@ def measure(folder: Path, out: Path, after: list[int]) -> None:
     arrays = np.load(folder / "states.npz")
     steps, result = arrays["steps"].tolist(), {}
     chosen = [i for i, step in enumerate(steps) if step in after]
-    for place in PLACES:
+    for place in (*PLACES, "answer"):
         states, labels = arrays[place].astype(np.float64), arrays["unused" if "unused" in place else "used"]
         rows = []
         for i, one in zip(chosen, separability_by_step(states[chosen], labels), strict=True):

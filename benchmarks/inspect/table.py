@@ -137,12 +137,19 @@ def holds(record: dict[str, Any]) -> str:
              f"`{record['example'].strip()}` {record['items']} problems, {record['patched']} of each kind patched.", "",
              "| step | neighbours that name the value | labels dealt anew | silhouette | linear probe | bits, of " + f"{record['looked up'][0]['most']:.2f}" + " |",
              "|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
-    for row in record["looked up"]:
-        (low, high), (probe_low, probe_high), (bits_low, bits_high) = row["interval"], row["probe interval"], row["bits interval"]
-        lines.append(f"| {row['step']} | {row['decodability']:.2f} [{low:.2f}, {high:.2f}] | {row['null'][1]:.2f} | {row['silhouette']:.2f} | "
-                     f"{row['probe']:.2f} [{probe_low:.2f}, {probe_high:.2f}] | {row['bits']:.2f} [{bits_low:.2f}, {bits_high:.2f}] |")  # fmt: skip
+    places = (
+        ["looked up"]
+        if any(one["readable"] for one in record["patches"] if one["place"] == "looked up")
+        else ["written", "looked up", "answer"]
+    )
+    for place in places:
+        for row in record[place]:
+            (low, high), (probe_low, probe_high), (bits_low, bits_high) = row["interval"], row["probe interval"], row["bits interval"]
+            where = f"{row['step']}" if len(places) == 1 else f"{'last token' if place == 'answer' else place}, {row['step']}"
+            lines.append(f"| {where} | {row['decodability']:.2f} [{low:.2f}, {high:.2f}] | {row['null'][1]:.2f} | {row['silhouette']:.2f} | "
+                         f"{row['probe']:.2f} [{probe_low:.2f}, {probe_high:.2f}] | {row['bits']:.2f} [{bits_low:.2f}, {bits_high:.2f}] |")  # fmt: skip
     bias = record["bias of the bits"]
-    lines += ["", f"At the token that looks the value up. Neighbours: the metric of arXiv 2412.12276; labels dealt anew: the 95th percentile of 200. Bits: a lower bound; on "
+    lines += ["", f"{'At the token that looks the value up. ' if len(places) == 1 else ''}Neighbours: the metric of arXiv 2412.12276; labels dealt anew: the 95th percentile of 200. Bits: a lower bound; on "
               f"channels of known information with as many items and dimensions it is off by {bias['mean']:+.2f} on average, {bias['worst']:+.2f} at worst.", "",
               "| after step | read at | where | other-value patches that change the answer | same-value patches that do | shift, nats | verdict |",
               "|--:|--:|---|--:|--:|--:|---|"]  # fmt: skip
