@@ -34,6 +34,7 @@ from typing import Any
 import torch
 import transformers
 
+from latentweaver.errors import InputError
 from latentweaver.evaluate.answers import seconds_per_answer
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.models import continuous_thought, latent_block
@@ -337,6 +338,11 @@ class Bench:
         self.decoder, self.tokenizer = load_decoder({**COMMON, **options.more}["base"])
         add_markers(self.decoder, self.tokenizer)
         print(f"base read in {time.monotonic() - began:.0f} s", flush=True)
+        if (ends := {example.answer[-1] for example in pool}) != {self.tokenizer.eos_token_id}:
+            raise InputError(
+                f"the problems end with token {', '.join(map(str, ends))}, this tokenizer's answers with {self.tokenizer.eos_token_id}: "
+                "they were drawn with another version of transformers; draw them anew"
+            )
 
     def recipe(self, arm: str) -> WordProblems:
         """The recipe of an arm, its decoder a copy of the base."""
