@@ -303,7 +303,8 @@ def unlike(model, count: int, drawn: Path | None, path: Path) -> list[dict]:
             if likeness(graph) not in learned:
                 found.setdefault(likeness(graph), permuted(graph, rng, recipe.names))
         graphs = list(found.values())
-        task = GraphSearch(maker, recipe.names)
+        # an edge list is never shorter than in training, where it is filled up with edges said twice
+        task = GraphSearch(replace(maker, edges=max(maker.edges, recipe.edges)), recipe.names)
         right = search_accuracy(model, task, graphs)
         splits = frontier_split(model, task, graphs)
         results.append({"kind": name, "graphs": count, "right": sum(right), "interval": wilson(sum(right), count)})
