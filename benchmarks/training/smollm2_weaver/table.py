@@ -59,12 +59,13 @@ def known(looped: dict[str, Any], twin: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def answers(twin: Cells, levels: tuple[int, ...] = (1, 2, 4, 8, 16, 24)) -> str:
-    """The twin's answers, by the depth of the question."""
-    lines = ["| task | " + " | ".join(map(str, levels)) + " |", "|" + "---|" * (1 + len(levels))]
-    for task in dict.fromkeys(task for task, _, _ in twin):
-        cells = [f"{100 * twin[task, level, 1][0] / twin[task, level, 1][1]:.0f}" for level in levels]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+def answers(twins: dict[str, Cells], levels: tuple[int, ...] = (1, 2, 4, 8, 16, 24)) -> str:
+    """The twins' answers, by the depth of the question."""
+    lines = ["| task | equal | " + " | ".join(map(str, levels)) + " |", "|" + "---|" * (2 + len(levels))]
+    for task in dict.fromkeys(task for twin in twins.values() for task, _, _ in twin):
+        for name, twin in twins.items():
+            right = [f"{100 * twin[task, level, 1][0] / twin[task, level, 1][1]:.0f}" for level in levels]
+            lines.append(f"| {task} | {name} | " + " | ".join(right) + " |")
     return "\n".join(lines)
 
 
@@ -88,8 +89,8 @@ def tables() -> dict[str, str]:
     counts = [json.loads((HERE / name / "hops.json").read_text())["known"] for name in ("looped", "equal-tokens")]
     return {
         "known": known(*counts),
-        "answers": answers(cells(HERE / "equal-tokens" / "direct.json")),
-        "runs": runs(["looped", "equal-tokens", "first-recipe", "first-recipe-muon"]),
+        "answers": answers({name: cells(HERE / f"equal-{name.lower()}" / "direct.json") for name in ("tokens", "FLOPs")}),
+        "runs": runs(["looped", "seed1", "equal-tokens", "equal-flops", "first-recipe", "first-recipe-muon"]),
     }
 
 

@@ -104,14 +104,15 @@ def accuracy_in_writing(
     for difficulty in difficulties:
         found = drawn(task, difficulty, problems, seed, size, split)
         prompts = [step_by_step(problem)[0] for problem in found]
-        batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False).to(device)
+        rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+        longest, end = max(map(len, rows)), tokenizer.eos_token_id  # which pads too: not every tokenizer has a token for it
+        ids = torch.tensor([[end] * (longest - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
         for step in sorted(set(steps)):
-            output = model.generate(
-                **batch, num_steps=step, max_new_tokens=most_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
-            )
-            output = output[:, batch["input_ids"].shape[1] :]
+            output = model.generate(ids, attention_mask=mask, num_steps=step, max_new_tokens=most_tokens, do_sample=False, pad_token_id=end)
+            output = output[:, longest:]
             replies = tokenizer.batch_decode(output, skip_special_tokens=True)
-            tokens = (output != tokenizer.eos_token_id).sum(1).add(1).clamp(max=output.shape[1]).float().mean().item()
+            tokens = (output != end).sum(1).add(1).clamp(max=output.shape[1]).float().mean().item()
             right = sum(
                 task.judge(problem, reply.rpartition(DIRECT)[2]) and DIRECT in reply for problem, reply in zip(found, replies, strict=True)
             )
