@@ -53,6 +53,17 @@ def test_the_name_is_converted_once_and_then_loads_in_about_two_seconds(cached, 
     assert (model(ids).logits - base(ids).logits).abs().max() <= 1e-4
 
 
+def test_special_tokens_are_those_of_the_file_whatever_transformers_takes(gguf, monkeypatch):
+    from transformers import AutoTokenizer
+
+    taken = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    taken.eos_token, taken.pad_token = "<|im_start|>", None  # what transformers 5.17 makes of this file
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *args, **kwargs: taken)
+    tokenizer = lw.load_tokenizer(gguf)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (1, 2, 2, 0)
+    assert tokenizer(["a", "longer than that"], padding=True)["input_ids"][0][-1] == 2
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("injection", ["linear", "add", "diagonal", "none"])
 def test_a_retrofit_is_the_base_at_one_step(base, ids, injection):

@@ -33,6 +33,9 @@ from latentweaver.errors import CheckpointError, InputError
 from latentweaver.folders import cache_folder
 from latentweaver.models.config import RecurrentDepthConfig
 
+_CONVERSION = 2
+"""Counted up when what a conversion writes changes, so that those in the cache are made again."""
+
 
 def load(
     path_or_name: str | os.PathLike[str],
@@ -141,10 +144,24 @@ def load_tokenizer(path_or_name: str | os.PathLike[str]) -> Any:
         return tokenizer
     try:
         if target.suffix == ".gguf":
-            return AutoTokenizer.from_pretrained(target.parent, gguf_file=target.name)
+            return _as_the_file_says(AutoTokenizer.from_pretrained(target.parent, gguf_file=target.name), target)
         return AutoTokenizer.from_pretrained(target)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path_or_name} has no tokenizer that can be read (tokenizer.json): {_first_line(error)}") from error
+
+
+def _as_the_file_says(tokenizer: Any, path: Path) -> Any:
+    """The tokenizer with the special tokens that a GGUF names: versions of transformers differ in what they take from the file.
+
+    5.17 makes SmolLM2's first token its last one too, and then no answer ends.
+    """
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    for ours, theirs in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items():
+        if (field := fields.get(f"tokenizer.ggml.{theirs}_token_id")) is not None:
+            setattr(tokenizer, f"{ours}_token", tokenizer.convert_ids_to_tokens(int(field.contents())))
+    return tokenizer
 
 
 def locate(path_or_name: str | os.PathLike[str]) -> Path:
@@ -214,7 +231,7 @@ def save(model: Any, folder: Path, tokenizer: Any = None) -> None:
 def _converted(name: str) -> Path:
     """The folder in the user's cache that holds a named model, converted now if it is not there yet."""
     folder = cache_folder() / name
-    recipe = {"source": NAMES[name].hub, "retrofit": NAMES[name].retrofit}
+    recipe = {"source": NAMES[name].hub, "retrofit": NAMES[name].retrofit, "conversion": _CONVERSION}
     note = folder / "latentweaver.json"
     if note.is_file() and json.loads(note.read_text()) == recipe:
         return folder
