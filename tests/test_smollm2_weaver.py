@@ -97,8 +97,8 @@ class TestRealWeights:
         tokenizer = lw.load_tokenizer("smollm2-weaver")
         assert tokenizer.chat_template is None
         ids = tokenizer(names.NAMES["smollm2-weaver"].example, return_tensors="pt").input_ids
-        output = model.generate(ids, num_steps=12, max_new_tokens=2, do_sample=False)
-        assert tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True) == " red"
+        output = model.generate(ids, num_steps=12, max_new_tokens=20, do_sample=False)
+        assert tokenizer.decode(output[0, ids.shape[1] :]) == " red<|im_start|>", "an answer ends where its training ended it"
 
     def test_a_saved_copy_needs_no_base(self, model: lw.RecurrentDepthForCausalLM, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path)

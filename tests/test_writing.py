@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ class Knowing(torch.nn.Module):
         super().__init__()
         self.replies, self.anything = replies, torch.nn.Parameter(torch.zeros(1))
         self.wrong = next(iter(replies))
+        self.generation_config = SimpleNamespace(eos_token_id=[0, 7])
 
     def generate(self, ids: torch.Tensor, attention_mask: torch.Tensor, max_new_tokens: int, **options: Any) -> torch.Tensor:
         prompts = ["".join(map(chr, row[kept.bool()].tolist())) for row, kept in zip(ids, attention_mask, strict=True)]

@@ -101,6 +101,8 @@ def accuracy_in_writing(
     Arguments as in `accuracy_in_words`; a reply longer than `most_tokens` counts as wrong.
     """
     cells, device = [], next(model.parameters()).device
+    ends = model.generation_config.eos_token_id  # one or several, or None
+    ends = tokenizer.eos_token_id if ends is None else ends
     for difficulty in difficulties:
         found = drawn(task, difficulty, problems, seed, size, split)
         prompts = [step_by_step(problem)[0] for problem in found]
@@ -112,7 +114,8 @@ def accuracy_in_writing(
             output = model.generate(ids, attention_mask=mask, num_steps=step, max_new_tokens=most_tokens, do_sample=False, pad_token_id=end)
             output = output[:, longest:]
             replies = tokenizer.batch_decode(output, skip_special_tokens=True)
-            tokens = (output != end).sum(1).add(1).clamp(max=output.shape[1]).float().mean().item()
+            said = torch.isin(output, torch.as_tensor(ends, device=device), invert=True)
+            tokens = said.sum(1).add(1).clamp(max=output.shape[1]).float().mean().item()
             right = sum(
                 task.judge(problem, reply.rpartition(DIRECT)[2]) and DIRECT in reply for problem, reply in zip(found, replies, strict=True)
             )
