@@ -265,6 +265,7 @@ def run(
     mask: Any,
     cache: Cache | None,
     slots: Sequence[int],
+    /,  # as in `Attention.forward`
     **kwargs: Any,
 ) -> Float[Tensor, "batch sequence width"]:
     """x through one block after another, each with its slot of the cache; at few rows on a CPU as one call (see `kernels`)."""
