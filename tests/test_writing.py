@@ -1,9 +1,7 @@
-"""Answers that are written with the way to them, and memory that training keeps."""
+"""Answers that are written with the way to them."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,25 +51,3 @@ def test_replies_are_judged_and_counted_without_a_token_to_pad_with() -> None:
     lengths = [len(reply) + 1 for reply in list(replies.values())[1:]]
     assert cell.tokens == pytest.approx((sum(lengths) + 1) / 6)
     assert accuracy_in_writing(Knowing(replies), Letters(), task, [2], [4], 6, 3, size, most_tokens=3).cells[0].right == 0
-
-
-ALONE = """
-import resource
-import torch
-from latentweaver.training.memory import kept_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(16 << 20).add_(1)  # 64 MB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-with kept_memory():
-    inside = min(faults() for _ in range(5))
-print(inside, min(faults() for _ in range(5)))
-"""
-
-
-def test_freed_memory_is_kept_within_the_block_and_given_back_after_it() -> None:
-    """In a process of its own: one that has run other tests has holes in its heap, which are reused without asking the system."""
-    inside, after = map(int, subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True).stdout.split())
-    assert inside < 1000 and after > 10000

@@ -42,7 +42,6 @@ class Ours:
         from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
         from latentweaver.tasks.batches import Batch
         from latentweaver.training.loop import compile_blocks
-        from latentweaver.training.memory import kept_memory
         from latentweaver.training.objectives import LastStep
         from latentweaver.training.products import wide_products
 
@@ -51,8 +50,6 @@ class Ours:
         self.model.set_attn_implementation("eager")
         compile_blocks(self.model)
         self.wide, self.objective = wide_products, LastStep()
-        self.kept = kept_memory()
-        self.kept.__enter__()  # as long as this process lives
         ids = torch.randint(0, VOCABULARY, (BATCH, LENGTH))
         self.batch = Batch(ids, ids.roll(-1, 1), torch.zeros_like(ids), torch.ones_like(ids, dtype=torch.bool))
 

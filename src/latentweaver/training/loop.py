@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,6 @@ from torch.distributed.tensor import DTensor
 from latentweaver.errors import InputError, LatentweaverError
 from latentweaver.training import checkpoint, ranks, working
 from latentweaver.training.depth import DepthSampler
-from latentweaver.training.memory import kept_memory
 from latentweaver.training.objectives import Objective, Terms
 from latentweaver.training.optimisers import Kind, optimisers, trapezoid
 from latentweaver.training.products import wide_products
@@ -152,10 +151,7 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = ranks.join(settings.device)
-    with ExitStack() as stack:
-        if device.type == "cpu":
-            stack.enter_context(wide_products())
-            stack.enter_context(kept_memory())
+    with wide_products() if device.type == "cpu" else nullcontext():
         return _train(model, objective, depth, batches, settings, folder, resume, evaluate, report, device)
 
 
