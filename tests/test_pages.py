@@ -48,6 +48,7 @@ def test_the_weights_are_the_same_and_share_what_they_shared() -> None:
 
 
 def test_they_lie_in_large_pages() -> None:
+    # a system set to "never" has none to give, whatever is asked of it; the other tests of this file hold there too
     if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
         pytest.skip("the system gives no large pages")
     model = pages.in_large_pages(model_of(16))
