@@ -103,7 +103,7 @@ A chain of depth d is answered from step d + 1 on, and stays answered. What made
 {controls()}
 
 **Generation** beside Huginn's own code, same random weights, 46.6 M parameters, tokens per CPU second, one thread of an
-AMD EPYC, 24 November 2026 ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the greedy tokens are equal in float32:
+AMD EPYC (Zen 4), 25 November 2026 ([benchmarks/results/huginn.md](benchmarks/results/huginn.md)); the greedy tokens are equal in float32:
 
 {generation()}
 
