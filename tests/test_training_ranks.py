@@ -120,3 +120,20 @@ def test_rows_are_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ranks, "size", lambda: 4)
     with pytest.raises(InputError, match="6 rows of a batch cannot be shared evenly by 4 processes"):
         ranks.share(batch)
+
+
+def test_gradients_are_clipped_as_by_torch_and_the_norm_before_is_told() -> None:
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((3, 4), (5,), (2, 2))]
+    for parameter in ours[:2]:  # the last has no gradient
+        parameter.grad = torch.randn_like(parameter)
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    for mine, other in zip(ours[:2], theirs, strict=False):
+        other.grad = mine.grad.clone()
+    loss, norm = ranks.clip(ours, 0.5, torch.tensor(7.0)).tolist()
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 0.5)
+    assert loss == 7 and norm == pytest.approx(float(expected), rel=1e-6) and norm > 0.5
+    for mine, other in zip(ours[:2], theirs, strict=False):
+        torch.testing.assert_close(mine.grad, other.grad)
+    ranks.clip(ours, 100.0, torch.tensor(7.0))
+    torch.testing.assert_close(ours[0].grad, theirs[0].grad, msg="what is short enough stays as it is")

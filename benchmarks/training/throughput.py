@@ -1,6 +1,6 @@
 """Training throughput of a retrofit of SmolLM2-135M's shape (random weights): tokens a second, and the share of the card's peak.
 
-Every variant is a run of `training.train` on synthetic batches: some updates to compile and warm up, then timed ones. Counted are the
+Every variant is a run of `training.train` on synthetic batches: some short updates to compile, then rounds of timed ones. Counted are the
 products of matrices that an update needs (forward once, backward twice, no recomputation), attention's over the causal half.
 
 python benchmarks/training/throughput.py OUT.json --variants "plain;compiled"
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import gc
 import json
 import math
 import os
 import platform
+import statistics
 import tempfile
 import time
 import traceback
@@ -30,7 +32,6 @@ from latentweaver.models.config import RecurrentDepthConfig
 from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
 from latentweaver.tasks.batches import Batch
 from latentweaver.training import ranks
-from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, train
 from latentweaver.training.objectives import IGNORED, LastStep
 
@@ -132,8 +133,19 @@ def end() -> None:
     raise Done
 
 
+@dataclass(frozen=True)
+class Shallow:
+    """Two steps for the first updates, which compile all there is in little memory; then those of the case."""
+
+    until: int
+    steps: tuple[int, int]
+
+    def __call__(self, update: int) -> tuple[int, int]:
+        return (1, 1) if update < self.until else self.steps
+
+
 class Turn:
-    """Several runs of this file on one machine: all compile at once, then each is timed alone.
+    """Several runs of this file on one machine: all compile at once, then take turns, so that each is timed alone.
 
     Args:
         folder: where they meet; None for one that is by itself.
@@ -143,7 +155,7 @@ class Turn:
 
     def __init__(self, folder: Path | None, number: int, patience: float = 120.0) -> None:
         self.folder, self.number, self.patience = folder, number, patience
-        self.began = time.monotonic()
+        self.began, self.taken = time.monotonic(), 0
 
     def take(self) -> None:
         """Wait until all are ready, then for the others' timing. Every process of a run waits here: one that went ahead would wait on
@@ -153,7 +165,8 @@ class Turn:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
-        ours = self.folder / f"turn-{os.getppid()}"  # the processes of a run have one parent, torchrun
+        self.taken += 1
+        ours = self.folder / f"turn-{os.getppid()}-{self.taken}"  # the processes of a run have one parent, torchrun
         if ranks.rank() > 0:
             while not ours.exists():
                 time.sleep(0.01)
@@ -161,6 +174,7 @@ class Turn:
         (self.folder / f"ready-{os.getpid()}").touch()
         while len(list(self.folder.glob("ready-*"))) < self.number and time.monotonic() - self.began < self.patience:
             time.sleep(0.1)
+        time.sleep(0.2)  # those that wait already come first
         self.lock = (self.folder / "lock").open("w")
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         if ranks.size() > 1:
@@ -174,18 +188,26 @@ class Turn:
 
 
 def measure(
-    case: Case, warm: int, timed: int, width: int, vocabulary: int, turn: Turn | None = None, profile: Path | None = None
+    case: Case,
+    warm: int,
+    timed: int,
+    rounds: int,
+    width: int,
+    vocabulary: int,
+    turn: Turn | None = None,
+    profile: Path | None = None,
+    record: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
-    """A run of `warm` updates, as many as EVERY to fill the card's memory again after a wait, and `timed` ones; with `profile` EVERY
-    more under torch's profiler, their kernels written there."""
+    """A run of `warm` short updates, then `rounds` times EVERY to fill the card's memory after a wait, and `timed` ones; with `profile`
+    EVERY more under torch's profiler, their kernels written there. After every round `record` is given what is known."""
     turn = turn or Turn(None, 1)
     torch._dynamo.reset()
     model = model_of(case, width, vocabulary)
     warm, timed = (EVERY * math.ceil(number / EVERY) for number in (warm, timed))
-    start, stop = warm + EVERY, warm + EVERY + timed
-    last = stop + (EVERY if profile is not None else 0)
+    stops = [warm + (number + 1) * (EVERY + timed) for number in range(rounds)]
+    last = stops[-1] + (EVERY if profile is not None else 0)
     settings = Settings(
-        updates=last + 1,
+        updates=last + 2,
         log_every=EVERY,
         checkpoint_every=10**6,
         evaluate_every=10**6,
@@ -197,39 +219,51 @@ def measure(
     profiler = torch.profiler.profile()
 
     def report(line: dict[str, Any]) -> None:
-        stamps[line["update"]] = time.perf_counter()
+        update = line["update"]
+        stamps[update] = time.perf_counter()
         losses.append(line["loss"])
-        if line["update"] == stop:
-            if profile is not None:
-                profiler.start()
-            else:
-                turn.give()
-        elif line["update"] > stop:
+        if update in stops:
+            record(found())
+        if update > stops[-1]:
             profiler.stop()  # waits for the device
+        elif update == stops[-1] and profile is not None:
+            profiler.start()
+            return
+        if update >= stops[-1] or update in stops:
             turn.give()
 
+    def found() -> dict[str, Any]:
+        return summary(case, model, [(stamps[stop] - stamps[stop - timed]) / timed for stop in stops if stop in stamps], losses)
+
+    # the batch after the next is asked for when an update has been reported
+    before = {start + 1: turn.take for start in (warm, *stops[:-1])}
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Done):
         train(
             model,
             LastStep(compile=dict(case.settings)["compile"] == "steps"),
-            Fixed(*case.steps),
-            Batches(case, vocabulary, {warm: turn.take, last: end}),
+            Shallow(warm, case.steps),
+            Batches(case, vocabulary, {**before, last + 1: end}),
             settings,
             folder,
             report=report,
         )
     if ranks.rank() > 0:
         return {}
-    seconds = (stamps[stop] - stamps[start]) / timed
     if profile is not None:
         profile.write_text(kernels_of(profiler))
+    return found()
+
+
+def summary(case: Case, model: RecurrentDepthForCausalLM, rounds: list[float], losses: list[float]) -> dict[str, Any]:
+    """What is known of a run after some rounds, from the seconds that an update took in each."""
+    seconds = statistics.median(rounds)
     tokens = case.rows * case.length
     flops = flops_per_token(case, model.config) * tokens / seconds
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
     peak = next((value for name, value in PEAK.items() if name in device), None)
     return {
         "layers": case.layers, "rows": case.rows, "length": case.length, "labelled": case.labelled, "steps": case.steps,
-        "settings": dict(case.settings), "loss": losses[-1], "parameters": model.num_parameters(), "processes": ranks.size(), "seconds_per_update": seconds, "tokens_per_second": tokens / seconds,
+        "settings": dict(case.settings), "loss": losses[-1], "parameters": model.num_parameters(), "processes": ranks.size(), "seconds_per_update": seconds, "rounds": rounds, "tokens_per_second": tokens / seconds,
         "gflop_per_token": flops_per_token(case, model.config) / 1e9, "tflops": flops / 1e12,
         "share_of_peak": flops / peak / ranks.size() if peak else None,
         "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None,
@@ -251,6 +285,7 @@ if __name__ == "__main__":
     parser.add_argument("--variants", default=";".join(VARIANTS))
     parser.add_argument("--warm", type=int, default=4)
     parser.add_argument("--timed", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=1, help="how often to time as many, the others taking turns")
     parser.add_argument("--meet", type=Path, help="a folder where several runs meet, to compile together and be timed alone")
     parser.add_argument("--number", type=int, default=1, help="how many meet")
     parser.add_argument("--patience", type=float, default=120, help="seconds to wait for the others")
@@ -260,7 +295,13 @@ if __name__ == "__main__":
     parser.add_argument("--vocabulary", type=int, default=49152)
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
-    results = {}
+    results: dict[str, Any] = {}
+
+    def record(name: str, found: dict[str, Any]) -> None:
+        results[name] = found
+        if ranks.rank() == 0:
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
+
     for name in options.variants.split(";"):
         case = VARIANTS[name]
         if options.rows:
@@ -270,17 +311,17 @@ if __name__ == "__main__":
                 torch.cuda.reset_peak_memory_stats()
             try:
                 turn = Turn(options.meet, options.number, options.patience)
-                results[name] = measure(case, options.warm, options.timed, options.width, options.vocabulary, turn, options.profile)
+                numbers = options.warm, options.timed, options.rounds, options.width, options.vocabulary
+                record(name, measure(case, *numbers, turn, options.profile, functools.partial(record, name)))
                 break
             except torch.OutOfMemoryError:
-                results[name] = {"error": "out of memory"}
+                record(name, {**results.get(name, {}), "error": "out of memory"})
                 gc.collect()
                 torch.cuda.empty_cache()
                 time.sleep(patience if options.meet else 0)
             except Exception:
-                results[name] = {"error": traceback.format_exc()[-1500:]}
+                record(name, {**results.get(name, {}), "error": traceback.format_exc()[-1500:]})
                 break
         gc.collect()
         if ranks.rank() == 0:
             print(name, json.dumps(results[name]), flush=True)
-            options.out.write_text(json.dumps(results, indent=1) + "\n")

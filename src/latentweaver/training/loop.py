@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from latentweaver.errors import InputError, LatentweaverError
 from latentweaver.training import checkpoint, ranks, working
@@ -202,26 +201,27 @@ def _train(
     learn = Recorded(descend, model) if record else descend
     watch, lines, began = Watch(), [], time.monotonic()
     source = _read(batches, range(done * settings.accumulate, settings.updates * settings.accumulate), settings.workers, device)
+    coming = next(source, None)
     for update in range(done, settings.updates):
         torch.manual_seed(settings.seed * 1_000_003 + update)
         rate = settings.lr * trapezoid(update, settings.updates, settings.warmup, settings.cooldown)
         steps, total, terms = depth(update), torch.zeros((), device=device), Terms(torch.zeros(()))
         for part in range(settings.accumulate):
-            batch = ranks.share(next(source)).to(device)
+            batch = ranks.share(coming).to(device)
             ranks.reduce_gradients(asked, part + 1 == settings.accumulate)
             loss, terms = learn(batch, steps, settings.seed * 1_000_003 + update * settings.accumulate + part)
             total += loss / settings.accumulate
-        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        loss, norm = torch.stack([ranks.average(total), norm.float()]).tolist()  # the one wait for the device in an update
-        if wrong := watch.finite(loss, norm):
-            _write(folder, {"update": update, "loss": str(loss), "warning": wrong})
-            raise Diverged(f"at update {update} {wrong}. The last checkpoint in {folder} is intact")
+            coming = next(source, None)  # made while the device is at work on this one
+        told = ranks.clip(model.parameters(), settings.clip, total)
         for stepper in steppers:
             for group in stepper.param_groups:
                 group["lr"] = rate
             stepper.step()
             stepper.zero_grad(set_to_none=not record)
+        loss, norm = told.tolist()  # the wait for the device; by now it has been given all of the update to do
+        if wrong := watch.finite(loss, norm):
+            _write(folder, {"update": update, "loss": str(loss), "warning": wrong})
+            raise Diverged(f"at update {update} {wrong}. The last checkpoint in {folder} is intact")
         made, last = update + 1, update + 1 == settings.updates
         warnings = [warning] if (warning := watch.spike(loss)) else []
         line: Line = {"update": made, "loss": loss, "norm": norm, "lr": rate, "depth": list(steps)}

@@ -1,16 +1,28 @@
-"""AdamW, and Muon for the matrices inside the blocks. Both are torch's own; this file only says which parameter goes where."""
+"""AdamW, and Muon for the matrices inside the blocks. Both are torch's own; this file says which parameter goes where."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentweaver.errors import InputError
+from latentweaver.training.ranks import piece
 
 Kind = Literal["adamw", "muon"]
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW on the pieces that this rank holds of sharded parameters. It works number by number, so it needs no others;
+    on DTensors the host takes longer to start it than the device to do it (for 131 of them 8 ms beside 2)."""
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found = super()._init_group(group, *lists)
+        for tensors in lists:
+            tensors[:] = map(piece, tensors)
+        return found
 
 
 def optimisers(
@@ -34,7 +46,7 @@ def optimisers(
     decaying = tables if kind == "muon" else matrices + tables
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     fused = all(parameter.is_cuda for parameter in decaying + vectors)
-    result: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused)]
+    result: list[torch.optim.Optimizer] = [AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused)]
     if kind == "muon" and matrices:
         result.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     return result

@@ -12,7 +12,7 @@ once before it and its gradients reduced once after it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -68,6 +68,28 @@ def total(value: Tensor) -> Tensor:
 def average(value: Tensor) -> Float[Tensor, ""]:
     """The mean of a number over all ranks."""
     return total(value.float()) / size()
+
+
+def piece(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor: its shard, or all of a tensor that is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def clip(parameters: Iterable[nn.Parameter], largest: float, loss: Float[Tensor, ""]) -> Float[Tensor, "2"]:
+    """Scale gradients down, in place, to a norm of `largest` over all ranks.
+
+    Works on the pieces: a call on a list of DTensors goes through each of them in Python, for 131 of them 5 ms beside 0.5.
+
+    Returns:
+        The mean over all ranks of `loss`, and the norm there was. Nothing waits for the device.
+    """
+    pieces = [piece(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    squares = nn.utils.get_total_norm(pieces).float().square()
+    loss, squares = total(torch.stack([loss.float(), squares])).unbind()
+    norm = squares.sqrt()
+    torch._foreach_mul_(pieces, (largest / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
+    return torch.stack([loss / size(), norm])
 
 
 def share(batch: Any) -> Any:
