@@ -18,7 +18,7 @@ from latentweaver.recipes.methods import METHODS
 from latentweaver.recipes.prosqa import ProsQA
 from latentweaver.recipes.stepwise import prompts_for
 from latentweaver.recipes.wording import answer_in, examples, word_tokenizer, words_of
-from latentweaver.tasks import prosqa, stepwise
+from latentweaver.tasks import prontoqa, prosqa, stepwise
 from latentweaver.tasks.problem import Problem
 from latentweaver.tasks.stepwise import SteppedProblem
 from latentweaver.tasks.worded import WORDED
@@ -123,6 +123,27 @@ class TestMethods:
             lines = []
             recipes.train(name, tmp_path / name, report=lines.append, **shape, **more)
             assert "accuracy" in lines[-1]
+
+    def test_prontoqa_is_read_as_facts_and_shows_its_shortcut(self, tmp_path, capsys, monkeypatch) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
+        question = "Each lorpus is a wumpus. Wumpuses are not dull. Yumpuses are dull. Max is a lorpus. True or false: Max is not dull."
+        row = {"question": question, "steps": ["Max is a lorpus. Each lorpus is a wumpus."], "answer": "True"}
+        (tmp_path / "rows.json").write_text(json.dumps([row] * 8))
+        files = {"train": tmp_path / "rows.json", "test": tmp_path / "rows.json"}
+        recipe = recipes.STEPWISE["prontoqa"](**files, width=16, layers=1, heads=2)
+        tokens = recipe.tokenizer.convert_ids_to_tokens(examples(recipe.items[:1], recipe.tokenizer)[0].question)
+        assert tokens[:9] == ["lorpus", "is", "wumpus", "wumpus", "is not", "dull", "yumpus", "is", "dull"]
+        facts, asked = prontoqa.facts_of(question)
+        assert facts[1] == prontoqa.Fact("wumpus", "dull", False) == replace(asked, subject="wumpus")
+        assert list(recipe.floors(recipe.test_items()).values()) == [0.0, 1.0]  # told last: of a yumpus, which nothing is said to be
+        assert prontoqa.shortcut_floors([(question, "False")])["the fact about a kind that something is said to be"] == 0.0
+        with pytest.raises(InputError, match="'all is well so far' is not a sentence of ProntoQA"):
+            prontoqa.facts_of("All is well so far. True or false: Max is dull.")
+        shape = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items() if name not in ("block", "epochs")]
+        paths = [f"--{name}={path}" for name, path in files.items()]
+        small = ["--width=16", "--layers=1", "--heads=2", "--limit=4", "--epochs=4", "--methods=no-cot", "--seeds=1", "--timed=0"]
+        main(["compare", "prontoqa", f"--folder={tmp_path / 'runs'}", *paths, *shape, *small])
+        assert "without searching, by the fact about a kind that something is said to be: 100.0" in capsys.readouterr().out
 
     def test_templates_of_word_problems_are_split(self) -> None:
         recipe, task = recipes.STEPWISE["words"](tasks=("homes",), problems=60, test_problems=60), WORDED["homes"]()

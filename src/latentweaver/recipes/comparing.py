@@ -231,7 +231,7 @@ def compare(
                 one.run(place, resume=place.exists(), report=None if report is None else lambda line, name=name: report(name, line))
             model, tokenizer = _opened(place / "model", recipe.device)
             results.append(measure(softened(model) if method == SOFT else model, tokenizer, items, method, seed, timed))
-    return Comparison(tuple(results), "coconut" if "coconut" in methods else methods[0], floors_of(items))
+    return Comparison(tuple(results), "coconut" if "coconut" in methods else methods[0], floors_of(items) | recipe.floors(items))
 
 
 def floors_of(items: list[Any]) -> dict[str, float]:

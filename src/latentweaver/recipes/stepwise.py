@@ -141,6 +141,10 @@ class Stepwise(ABC):
         """The fields that say what problems are drawn, so that a trained model can be asked more of them."""
         return {}
 
+    def floors(self, items: list[Any]) -> dict[str, float]:
+        """How far shortcuts get on such problems, by their names, beyond what `comparing.floors_of` knows."""
+        return {}
+
     # What is made of them --------------------------------------------------------------------------------------------
 
     @cached_property

@@ -7,7 +7,7 @@ brings its own tokenizer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from latentweaver.training.curriculum import Example
@@ -33,7 +33,13 @@ def texts(item: Stepwise) -> tuple[str, list[str], str]:
     return item.question + "\n", [step + "\n" for step in item.steps], f"{MARK} {item.answer}"
 
 
-def word_tokenizer(words: Iterable[str], markers: Iterable[str], phrases: Iterable[str] = (), silent: Iterable[str] = ()) -> Any:
+def word_tokenizer(
+    words: Iterable[str],
+    markers: Iterable[str],
+    phrases: Iterable[str] = (),
+    silent: Iterable[str] = (),
+    grammar: Mapping[str, str] | None = None,
+) -> Any:
     """A transformers tokenizer with a token for each of the words, marks and markers.
 
     Args:
@@ -41,15 +47,20 @@ def word_tokenizer(words: Iterable[str], markers: Iterable[str], phrases: Iterab
         markers: tokens that no text has.
         phrases: words that stand together as one token.
         silent: words and marks that are no token at all.
+        grammar: patterns that become something else, in texts and in `words`, all in small letters then; None to leave texts as they are.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = dict.fromkeys([PAD, UNKNOWN, END, MARK, "\n", ".", ",", ":", "?", "!", *sorted(set(words)), *phrases, *markers])
+    unheard = "|".join(rf"\b{word}\b" if word.isalpha() else re.escape(word) for word in silent)
+    rules = [*([(unheard, "")] if unheard else []), *(grammar or {}).items()]
+    small = [normalizers.Lowercase()] if grammar else []
+    normalizer = normalizers.Sequence([*small, *(normalizers.Replace(Regex(pattern), become) for pattern, become in rules)])
+    heard = sorted({normalizer.normalize_str(word).strip() for word in words} - {""})
+    vocabulary = dict.fromkeys([PAD, UNKNOWN, END, MARK, "\n", ".", ",", ":", "?", "!", *heard, *phrases, *markers])
     inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
-    if silent:
-        unheard = "|".join(rf"\b{word}\b" if word.isalpha() else re.escape(word) for word in silent)
-        inner.normalizer = normalizers.Replace(Regex(unheard), "")  # pyright: ignore[reportAttributeAccessIssue]
+    if rules:
+        inner.normalizer = normalizer  # pyright: ignore[reportAttributeAccessIssue]
     pieces = Regex("|".join([PIECES, *(rf"{phrase}(?!\w)" for phrase in phrases), r"[^\s.,:?!]+"]))
     inner.pre_tokenizer = pre_tokenizers.Split(pieces, "removed", invert=True)  # pyright: ignore[reportAttributeAccessIssue]
     special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": END}
