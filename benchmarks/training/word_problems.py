@@ -49,13 +49,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "no-cot": {"method": "no-cot"},
     "coconut": {"method": "coconut"},
     "pause": {"method": "pause"},
-    "no-thoughts": {"method": "no-thoughts"},
-    "recurrent": {"method": "no-cot", "loops": 6},
     "recurrent-coconut": {"method": "coconut", "loops": 6},
-    "recurrent-no-thoughts": {"method": "no-thoughts", "loops": 6},
+    "recurrent": {"method": "no-cot", "loops": 6},
     "pccot": {"method": "pccot", **TAUGHT},
-    "codi": {"method": "codi", **TAUGHT},
+    "no-thoughts": {"method": "no-thoughts"},
+    "recurrent-no-thoughts": {"method": "no-thoughts", "loops": 6},
     "no-curriculum": {"method": "no-curriculum"},
+    "codi": {"method": "codi", **TAUGHT},
     "icot": {"method": "icot"},
 }
 """In the order in which they are run. Pause tokens in several passes are not among them: they compute the numbers of "pause"."""

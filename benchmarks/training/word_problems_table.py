@@ -11,12 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from comparison_table import lines, write
 from word_problems import ARMS
 
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.evaluate.paired import bootstrap, difference, mcnemar
 
-START, END = "<!-- tables: written by benchmarks/training/word_problems_table.py -->", "<!-- end of tables -->"
 PAIRS = [
     ("coconut", "no-cot"),
     ("coconut", "pause"),
@@ -44,9 +44,8 @@ def main() -> None:
     options = parser.parse_args()
     text = tables(options.folder)
     print(text)
-    for path in options.write:
-        before, _, rest = path.read_text().partition(START)
-        path.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+    for page in options.write:
+        write(page, "word problems", text)
 
 
 def tables(folder: Path) -> str:
@@ -57,10 +56,6 @@ def tables(folder: Path) -> str:
     runs = {arm: [run for run in found if run["arm"] == arm] for arm in ARMS if any(run["arm"] == arm for run in found)}
     problems = json.loads((folder / "problems.json").read_text())
     return "\n\n".join([accuracies(runs, problems), by_steps(runs, problems), by_kind(runs, problems), pairs(runs)])
-
-
-def _lines(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---", *["--:"] * (len(head) - 1)], *rows])
 
 
 def _percent(right: list[list[int]]) -> str:
@@ -105,7 +100,7 @@ def accuracies(runs: dict[str, list[Run]], problems: dict[str, list[dict[str, An
         )
     guesses = [_guess(problems[label]) for label in ("unseen", "seen", "deeper")]
     rows.append(["a guess among the answers of its kind", "", *(f"{100 * guess:.1f}" for guess in guesses), *[""] * 5])
-    return _lines(head, rows)
+    return lines(head, rows)
 
 
 def _guess(described: list[dict[str, Any]]) -> float:
@@ -143,7 +138,7 @@ def _split(
     guesses = [_guess([item for item in problems[label] if wanted(item)]) for _, label, wanted in columns]
     rows.append(["a guess", *(f"{100 * guess:.0f}" for guess in guesses)])
     rows.append(["problems", *(str(sum(chosen)) for chosen in which)])
-    return _lines([by, *(name for name, _, _ in columns)], rows)
+    return lines([by, *(name for name, _, _ in columns)], rows)
 
 
 def pairs(runs: dict[str, list[Run]]) -> str:
@@ -158,7 +153,7 @@ def pairs(runs: dict[str, list[Run]]) -> str:
             gain = difference(a, b)
             p = ", ".join(f"{mcnemar([bool(x) for x in p], [bool(y) for y in q]):.2g}" for p, q in zip(a, b, strict=True))
             rows.append([f"{one} - {other}", label, f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})", p])
-    return _lines(["pair", "templates", "difference in points", "p (McNemar)"], rows)
+    return lines(["pair", "templates", "difference in points", "p (McNemar)"], rows)
 
 
 if __name__ == "__main__":
