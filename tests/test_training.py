@@ -34,7 +34,7 @@ from latentweaver.training.objectives import (
     shifted,
     token_losses,
 )
-from latentweaver.training.optimisers import optimisers, trapezoid
+from latentweaver.training.optimisers import Muon, optimisers, trapezoid
 from latentweaver.training.products import wide_products
 from latentweaver.training.watch import Watch, token_correlation
 
@@ -234,6 +234,19 @@ class TestOptimisers:
         assert still["weight_decay"] == 0
         with pytest.raises(InputError, match="sgd"):
             optimisers(model, "sgd", 1e-3, 0.1)  # type: ignore[arg-type]
+
+    def test_muon_is_torchs(self) -> None:
+        torch.manual_seed(0)
+        ours = [nn.Parameter(torch.randn(shape)) for shape in ((6, 4), (4, 6))]
+        theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+        kinds = {Muon: ours, torch.optim.Muon: theirs}
+        mine, other = (kind(which, lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw") for kind, which in kinds.items())
+        for _ in range(3):
+            for one, two in zip(ours, theirs, strict=True):
+                one.grad = torch.randn_like(one)
+                two.grad = one.grad.clone()
+            mine.step(), other.step()
+        assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
 
     def test_the_rate_rises_stays_and_falls(self) -> None:
         rates = [trapezoid(update, 100, warmup=10, cooldown=0.2) for update in range(100)]

@@ -37,6 +37,46 @@ recipes.train("chains", folder, resume=True, report=report, **settings)
 """
 
 
+PIECES = """
+import sys
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from latentweaver.training import ranks
+from latentweaver.training.optimisers import AdamW, Muon
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        shapes = {"tall": (7, 4), "wide": (4, 9), "short": (2, 6), "one": (1,)}
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
+
+    def forward(self):
+        return self.tall.square().sum() + (self.wide**3).sum() + self.short.sin().sum() + 3 * self.one.sum()
+
+dist.init_process_group("gloo")
+sharded, whole = Model(), Model()
+fully_shard(sharded, mesh=init_device_mesh("cpu", (3,)))
+kinds = {sharded: (AdamW, Muon), whole: (torch.optim.AdamW, torch.optim.Muon)}
+steppers = [adamw([model.short, model.one], lr=0.1) for model, (adamw, _) in kinds.items()]
+steppers += [muon([model.tall, model.wide], lr=0.1, adjust_lr_fn="match_rms_adamw") for model, (_, muon) in kinds.items()]
+for _ in range(5):
+    (loss := sharded()).backward(), (expected := whole()).backward()
+    told = ranks.clip(sharded.parameters(), 1.5, loss.detach())
+    norm = nn.utils.clip_grad_norm_(whole.parameters(), 1.5)
+    torch.testing.assert_close(told, torch.stack([expected.detach(), norm]))
+    for stepper in steppers:
+        stepper.step()
+        stepper.zero_grad()
+for mine, other in zip(sharded.parameters(), whole.parameters()):
+    torch.testing.assert_close(mine.full_tensor(), other.detach())
+"""
+
+
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -98,6 +138,14 @@ def test_two_processes_that_shard_every_block_save_a_model_that_opens(tmp_path: 
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_three_processes_clip_and_step_on_uneven_pieces_as_one_does_on_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "pieces.py").write_text(PIECES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(tmp_path / "pieces.py")]
+    ended = subprocess.run(launch, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr[-2000:]
 
 
 def test_a_shard_folder_cut_off_by_a_kill_is_no_checkpoint(tmp_path: Path) -> None:

@@ -75,6 +75,23 @@ def piece(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def joined(part: Tensor, like: Tensor) -> Tensor:
+    """All of what every rank holds a piece of, cut as `like` is; the piece itself where that is whole."""
+    if not isinstance(like, DTensor):
+        return part
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    ).full_tensor()  # fmt: skip
+
+
+def cut(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's rows of a tensor, cut as `like` is by FSDP: rows shared out in order, the last ranks with fewer."""
+    if not isinstance(like, DTensor):
+        return whole
+    rows = -(-like.shape[0] // size())
+    return whole.narrow(0, min(rank() * rows, len(whole)), len(like.to_local()))
+
+
 @torch.no_grad()
 def clip(parameters: Iterable[nn.Parameter], largest: float, loss: Float[Tensor, ""]) -> Float[Tensor, "2"]:
     """Scale gradients down, in place, to a norm of `largest` over all ranks.
