@@ -1,11 +1,13 @@
 """Pretrained decoders as bases: from a folder, or SmolLM2-135M's real weights from its GGUF."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 import latentweaver as lw
-from latentweaver.checkpoints.bases import load_decoder
+from latentweaver.checkpoints.bases import load_decoder, reworded
 from latentweaver.errors import CheckpointError, InputError
 from latentweaver.models.markers import MARKERS, add_markers, marker_ids
 from latentweaver.recipes.wording import word_tokenizer
@@ -21,6 +23,24 @@ def test_a_folder(base: PreTrainedModel, tmp_path) -> None:
     add_markers(decoder, tokenizer)  # it has them already
     assert torch.equal(decoder.get_input_embeddings().weight, before)
     assert set(marker_ids(tokenizer)) == {"latent_token_id", "start_token_id", "end_token_id"}
+
+
+def test_another_vocabulary_begins_as_what_its_words_meant(base: Any) -> None:
+    """A word is the mean of its pieces, or of those of the word that stands in for it; special tokens are the end of a text."""
+    old = word_tokenizer(["blue", "green", "sky"], [])
+    old.add_special_tokens({"eos_token": "<end>"})
+    own = word_tokenizer(["sky", "gerpus"], ["<|latent|>"])
+    before = base.get_input_embeddings().weight.clone()
+    reworded(base, old, own, {"gerpus": "blue green"})
+    rows = {word: base.get_input_embeddings().weight[number] for word, number in own.get_vocab().items()}
+    was = {word: before[number] for word, number in old.get_vocab().items()}
+    assert len(rows) == len(base.get_input_embeddings().weight) == base.config.vocab_size
+    assert torch.equal(rows["sky"], was["sky"])
+    torch.testing.assert_close(rows["gerpus"], (was["blue"] + was["green"]) / 2)
+    assert torch.equal(rows["<|latent|>"], was["<end>"])
+    assert base.config.eos_token_id == own.eos_token_id
+    ids = own("sky gerpus", return_tensors="pt").input_ids
+    assert base(input_ids=ids).logits.shape == (1, 2, len(own))
 
 
 def test_what_thinks_already_is_no_base(base: PreTrainedModel, tmp_path) -> None:

@@ -293,9 +293,10 @@ class TestData:
         item = recipe.items[0]
         example = examples([item], recipe.tokenizer)[0]
         assert recipe.tokenizer.unk_token_id not in [*example.question, *chain(*example.steps), *example.answer]
-        assert len(example.question) == 3 * len(item.graph.edges) + len(["Is", "Sally", "a", "gerpus", "or", "terpus", "?", "newline"])
-        assert recipe.tokenizer.convert_ids_to_tokens(example.answer)[:3] == ["###", item.names[item.graph.root], "is a"]
-        assert recipe.leads == 3
+        assert len(example.question) == 3 * len(item.graph.edges) + len(["Is", "Sally", "gerpus", "terpus", "?"])
+        names = [item.names[node] for node in (item.graph.root, item.graph.target)]
+        assert recipe.tokenizer.convert_ids_to_tokens(example.answer) == ["###", *names, ".", "<end>"]
+        assert recipe.leads == 2
 
     def test_a_problem_gets_other_names_whenever_it_is_shown(self) -> None:
         recipe = ProsQA(**{**FIELDS, "method": "cot", "problems": 8})
@@ -307,11 +308,14 @@ class TestData:
     @pytest.mark.parametrize("method", ["coconut", "codi", "lotus", "no-cot"])
     def test_facts_come_first_whatever_the_method(self, method: str, tmp_path) -> None:
         recipe = recipes.RECIPES[f"prosqa-{method}"](**{**FIELDS, "epochs": 6, "facts_epochs": 1})
-        decoded = recipe.tokenizer.batch_decode(recipe.stream()[0].input_ids)
-        for text in decoded:
-            told, said = text.split("?")
-            for line in said.split("###")[0].strip().splitlines():
-                assert line.strip() in told
+        batch = recipe.stream()[0]
+        for text, ids, labels in zip(recipe.tokenizer.batch_decode(batch.input_ids), batch.input_ids, batch.labels, strict=True):
+            told, said = text.replace("<pad>", "").split("?")
+            facts = [fact.split() for fact in said.split(".") if fact.strip()]
+            assert facts
+            assert all(" ".join(fact) in told for fact in facts)
+            assert recipe.tokenizer.convert_ids_to_tokens(labels[labels >= 0]) == [child for _, child in facts]
+            assert torch.equal(ids[labels >= 0], labels[labels >= 0])
         recipe.run(tmp_path)
         with pytest.raises(InputError, match="epochs must be above that"):
             replace(recipe, facts_epochs=3)

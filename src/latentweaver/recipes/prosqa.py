@@ -4,15 +4,16 @@ Trained on generated graphs, which match the published ones but for the order of
 given as `valid` and `test`. A graph gets other names and another order every time it is shown. Tested on the items of `test`, or on
 generated ones without it.
 
-A decoder from nothing reads a fact as three tokens ("gerpus", "is a", "terpus"), and can begin with facts: `facts_epochs` epochs in which
-sixteen of a problem's facts, said again in another order, stand for its steps. That is what a pretrained decoder brings to this task,
-to say what follows a name, and it is the same for all methods.
+A decoder from nothing reads a fact as three tokens ("gerpus", "terpus", "."), and can begin with facts: `facts_epochs` epochs in which
+facts of a problem are said again in another order, and what follows each name is asked. That is what a pretrained decoder brings to this
+task, and it is the same for all methods. A pretrained one can be given the same tokens (`own_words`); a name begins as a common noun then.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,19 @@ from latentweaver.recipes.stepwise import MARKERS, Stepwise
 from latentweaver.recipes.wording import word_tokenizer
 from latentweaver.tasks import prosqa
 from latentweaver.tasks.graphs import GraphMaker
+from latentweaver.tasks.token_batch import IGNORED, Row, TokenBatch
+from latentweaver.training.curriculum import Example
 from latentweaver.training.epochs import Epochs
 
-FACTS = 16
-"""Facts of a problem that are said again in an epoch of facts."""
+FACTS = 24
+"""Facts of a problem that are said again in an epoch of facts, at most."""
+
+NOUNS = (
+    "apple", "river", "table", "chair", "bread", "stone", "cloud", "tiger", "horse", "piano", "lemon", "bottle", "castle", "garden", "window",
+    "ladder", "hammer", "spider", "rabbit", "pencil", "guitar", "island", "camera", "basket", "candle", "butter", "pepper", "cotton", "silver",
+    "rocket", "tunnel", "bridge", "market", "forest", "desert", "planet", "saddle", "anchor",
+)  # fmt: skip
+"""What a pretrained decoder takes the concepts for at first: a token each in most vocabularies, where all concepts end in the same one."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,8 @@ class ProsQA(Stepwise):
     test: Path | None = None
     test_problems: int = 500
     facts_epochs: int = 0
-    block: int = 4  # a step of three tokens, and the line's end
-    removed_per_epoch: int = 4
+    block: int = 3  # the tokens of a step
+    removed_per_epoch: int = 3
 
     name = "prosqa"
 
@@ -72,8 +82,11 @@ class ProsQA(Stepwise):
 
     def own_tokenizer(self) -> Any:
         """Of every name there is, and the few words between them."""
-        words = {*prosqa.ENTITIES, *prosqa.CONCEPTS, "Is", "a", "or"}
-        return word_tokenizer(words, MARKERS, phrases=["is a"], silent=["Every", "."])
+        return word_tokenizer({*prosqa.ENTITIES, *prosqa.CONCEPTS, "Is"}, MARKERS, silent=["Every", "is", "a", "or", "\n"])
+
+    def stand_ins(self) -> dict[str, str]:
+        """The word that a pretrained decoder takes each of ours for at first."""
+        return dict(zip(prosqa.CONCEPTS, NOUNS, strict=True))
 
     def stream(self) -> Epochs:
         """Batches of problems whose names and order are drawn when they are shown."""
@@ -86,7 +99,7 @@ class ProsQA(Stepwise):
         if epoch >= self.facts_epochs:
             return self.lesson.batch(wording.examples(shown, self.tokenizer), epoch, rng)
         said = [replace(item, steps=tuple(rng.sample(item.facts, min(FACTS, len(item.facts))))) for item in shown]
-        return self.lesson.written(wording.examples(said, self.tokenizer))
+        return TokenBatch.of([_asked(example) for example in wording.examples(said, self.tokenizer)], pad=self.lesson.pad, grid=self.grid)
 
     @property
     def leads(self) -> int:
@@ -97,3 +110,9 @@ class ProsQA(Stepwise):
     @property
     def still(self) -> int:
         return self.facts_epochs + self.warm_epochs
+
+
+def _asked(example: Example) -> Row:
+    """A question and facts of it, of which what follows the name is asked."""
+    labels = [[IGNORED, fact[1], *[IGNORED] * (len(fact) - 2)] for fact in example.steps]
+    return [*example.question, *chain(*example.steps)], [*[IGNORED] * len(example.question), *chain(*labels)]

@@ -36,6 +36,7 @@ class Stepwise(ABC):
     Attributes:
         method: what becomes of the steps.
         base: a pretrained decoder to begin with, by name or folder; None for one from nothing, a word a token.
+        own_words: give a pretrained decoder the task's own vocabulary, a word a token, in place of its own.
         width, layers, heads: the decoder's shape, from nothing.
         loops: how often the decoder's middle is applied to every token, before thoughts come into it: 1 for the decoder as it is,
             more for recurrent depth.
@@ -59,6 +60,7 @@ class Stepwise(ABC):
 
     method: MethodName = "coconut"
     base: str | None = None
+    own_words: bool = False
     width: int = 256
     layers: int = 4
     heads: int = 4
@@ -166,6 +168,10 @@ class Stepwise(ABC):
         """A tokenizer of the task's words, for a decoder from nothing."""
         return word_tokenizer(words_of(self.items), MARKERS)
 
+    def stand_ins(self) -> dict[str, str]:
+        """Words that lend their meaning to words of the task which a pretrained decoder does not know (`own_words`)."""
+        return {}
+
     def batch(self, examples: list[Any], epoch: int, rng: random.Random) -> Any:
         """A training batch of an epoch."""
         return self.lesson.batch(examples, epoch, rng)
@@ -182,10 +188,14 @@ class Stepwise(ABC):
 
         torch.manual_seed(self.seed)
         if self.base is not None:
-            from latentweaver.checkpoints.bases import load_decoder
+            from latentweaver.checkpoints.bases import load_decoder, reworded
             from latentweaver.models.continuous_thought import add_markers
 
             decoder, tokenizer = load_decoder(self.base)
+            if self.own_words:
+                own = self.own_tokenizer()
+                reworded(decoder, tokenizer, own, self.stand_ins())
+                return self.looped(decoder), own
             add_markers(decoder, tokenizer)
             return self.looped(decoder), tokenizer
         from transformers import AutoModelForCausalLM, LlamaConfig
