@@ -117,10 +117,15 @@ def attempt(options: argparse.Namespace, name: str, what: Any) -> Any:
         traceback.print_exc()
         return None
     finally:
-        gc.collect()
-        if options.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        forget(options)
+
+
+def forget(options: argparse.Namespace) -> None:
+    """Give back what nobody holds any longer, recordings of updates among it."""
+    gc.collect()
+    if options.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 # Problems ----------------------------------------------------------------------------------------------------------------
@@ -320,6 +325,7 @@ class Bench:
         result |= {"machine": machine(options.device), "torch": torch.__version__, "transformers": transformers.__version__}
         if options.device.startswith("cuda"):
             result["gigabytes"] = torch.cuda.max_memory_reserved() / 1e9
+        forget(options)
         result["sets"] = self.measured(model.eval(), recipe, stream.epoch(result["updates"] * recipe.accumulate - 1))
         shown = {label: round(found["accuracy"], 3) for label, found in result["sets"].items()}
         say(options, name, f"{trained:.0f} s to train, {time.monotonic() - began:.0f} s in all", shown, "" if complete else "CUT")
@@ -330,7 +336,7 @@ class Bench:
         lesson, tokenizer = recipe.lesson, self.tokenizer
         prompts = [lesson.prompt(example, epoch) for example in examples(items, tokenizer)]
         with torch.compiler.set_stance("force_eager"):
-            right, said = graded(model, tokenizer, items, prompts, recipe.limit, batch_size=1024)
+            right, said = graded(model, tokenizer, items, prompts, recipe.limit, batch_size=512)
         found: dict[str, Any] = {
             "problems": len(items),
             "accuracy": sum(right) / len(right),
