@@ -96,8 +96,12 @@ class Addition:
         drawn = torch.randint(len(prompts), (self.batch,), generator=generator_for(self.seed, index))
         return Rows.answered(prompts[drawn], answers[drawn])
 
+    def model(self) -> RecurrentDepthForCausalLM:
+        """The net before any training."""
+        return looped(self.vocabulary, self.seed)
+
     def train(self, folder: Path, updates: int, device: str | None) -> Any:
-        model = looped(self.vocabulary, self.seed)
+        model = self.model()
         settings = Settings(updates, self.seed, "muon", 2e-3, self.weight_decay, device=device, log_every=100, checkpoint_every=updates)
         train(model, LastStep(), Uniform(1, 8, 8, seed=self.seed), self, settings, folder)
         return model.eval()
@@ -152,8 +156,12 @@ class Clock:
         n = torch.randint(self.starts, (self.batch, 1), generator=generator_for(self.seed, index))
         return Rows(n, n)
 
+    def model(self) -> RecurrentDepthForCausalLM:
+        """The net before any training."""
+        return looped(self.vocabulary, self.seed)
+
     def train(self, folder: Path, updates: int, device: str | None) -> Any:
-        model = looped(self.vocabulary, self.seed)
+        model = self.model()
         settings = Settings(updates, self.seed, "muon", lr=2e-3, device=device, log_every=100, cooldown=0.5, checkpoint_every=updates)
         depth = Curriculum(Uniform(1, self.longest, 6, seed=self.seed), start=4, updates=updates // 2, field="high")
         train(model, Told(self.rule), depth, self, settings, folder)
@@ -185,8 +193,12 @@ class Ones:
     def __getitem__(self, index: int) -> Rows:
         return Rows.answered(*self.draw(self.batch, 10_000 + 1_000_003 * self.seed + index))
 
+    def model(self) -> RecurrentDepthForCausalLM:
+        """The net before any training."""
+        return looped(self.vocabulary, self.seed)
+
     def train(self, folder: Path, updates: int, device: str | None) -> Any:
-        model = looped(self.vocabulary, self.seed)
+        model = self.model()
         settings = Settings(updates, self.seed, "muon", lr=2e-3, device=device, log_every=100, cooldown=0.5, checkpoint_every=updates)
         train(model, LastStep(), Uniform(1, 8, 8, seed=self.seed), self, settings, folder)
         return model.eval()

@@ -2,7 +2,8 @@
 
     python benchmarks/inspect/planted.py benchmarks/inspect/results/planted.json --draws 300 --nulls 3000 --processes 8
 
-Widths, offsets, scales and phases are drawn anew for every path; `harder.py` and `later.py` have more of them. A null counts as wrong if it is called orbit,
+Widths, offsets, scales and phases are drawn anew for every path; `harder.py`, `later.py` and
+`unlisted.py` have more of them. A null counts as wrong if it is called orbit,
 quasi-orbit or helix; so do the rhythms, noise that no record alone can tell from an orbit, and which are counted to say how often.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 import harder
 import later
 import numpy as np
+import unlisted
 from numpy import ndarray
 from numpy.random import Generator
 
@@ -310,13 +312,14 @@ CASES: dict[str, tuple[str, Maker]] = {
 
 
 ACCEPTED = {name: (wanted,) for name, (wanted, _) in CASES.items()} | {
-    name: wanted for name, (wanted, _) in {**harder.CASES, **later.CASES}.items()
+    name: wanted for name, (wanted, _) in {**harder.CASES, **later.CASES, **unlisted.CASES}.items()
 }
 MAKERS = (
-    {name: make for name, (_, make) in {**CASES, **harder.CASES, **later.CASES}.items()}
+    {name: make for name, (_, make) in {**CASES, **harder.CASES, **later.CASES, **unlisted.CASES}.items()}
     | NULLS
     | harder.NULLS
     | later.NULLS
+    | unlisted.NULLS
     | harder.RHYTHMS
 )
 
@@ -339,8 +342,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="go on with a record that was cut off: what OUT holds is not drawn again")
     options = parser.parse_args()
-    nulls = dict.fromkeys({**NULLS, **harder.NULLS, **later.NULLS}, options.nulls)
-    counts = {**nulls, **dict.fromkeys(ACCEPTED, options.draws), **dict.fromkeys(harder.RHYTHMS, options.draws)}
+    nulls = dict.fromkeys({**NULLS, **harder.NULLS, **later.NULLS, **unlisted.NULLS}, options.nulls)
+    counts = {**dict.fromkeys(ACCEPTED, options.draws), **nulls, **dict.fromkeys(harder.RHYTHMS, options.draws)}
     got: dict[str, Counter[str]] = {}
     if options.keep and options.out.exists():
         record = json.loads(options.out.read_text())

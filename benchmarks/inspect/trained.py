@@ -1,11 +1,11 @@
 """What the instrument says of trained nets whose task tells the truth: addition modulo p, clocks, counters, a backdoor.
 
-    python benchmarks/inspect/trained.py benchmarks/inspect/results/trained/1.json [--only addition,ones] [--updates 3000] [--seconds 400]
+    python benchmarks/inspect/trained.py benchmarks/inspect/results/trained/1.json [--only addition,ones] [--weights NETS] [--seconds 400]
 
     python benchmarks/inspect/trained.py benchmarks/inspect/results/trained/1.json --probe         # needs scikit-learn
 
-Every run is a process of its own, on a GPU if there is one. The states of the backdoor's thoughts are kept beside the record, and
-probed afterwards. A net that has not learned its task is in the record too, with its accuracy; what it does inside is then no
+Every run is a process of its own, on a GPU if there is one. A net that lies in NETS is measured and not trained again. The states of the
+backdoor's thoughts are kept beside the record, and probed afterwards. A net that has not learned its task is in the record too, with its accuracy; what it does inside is then no
 evidence of anything.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from nets import Addition, Backdoor, Clock, Ones, looped
+from safetensors.torch import load_model, save_model
 
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import examine, label, record
@@ -50,10 +51,16 @@ def share(right: torch.Tensor) -> dict[str, Any]:
     return {"share": count / of, "interval": wilson(count, of), "of": of}
 
 
-def labels_of(model: Any, ids: torch.Tensor, steps: int = STEPS, token: int = -1) -> dict[str, int]:
-    """How many rows have each label at one token."""
-    found = label(record(model, ids, steps=steps, tokens=token))
-    return dict(Counter(str(one) for one in found).most_common())
+def labels_of(model: Any, ids: torch.Tensor, steps: int = STEPS, token: int = -1) -> dict[str, Any]:
+    """How many rows have each label at one token, and how widely those that have it still move: the median of spread over norm."""
+    found, spread = list(label(record(model, ids, steps=steps, tokens=token))), {}
+    for one in found:
+        if (e := one.evidence) is not None and e.norm > 0:
+            spread.setdefault(str(one), []).append(e.spread / e.norm)
+    return {
+        "labels": dict(Counter(str(one) for one in found).most_common()),
+        "spread": {name: float(np.median(each)) for name, each in spread.items()},
+    }
 
 
 @torch.no_grad()
@@ -101,7 +108,7 @@ def addition(task: Addition, model: Any, device: str) -> dict[str, Any]:
     out: dict[str, Any] = {
         "held out": by_step(model, prompts, answers, (1, 2, 4, 8, 16, 32, 128)),
         "learned": by_step(model, learned[:2000], told[:2000], (8,)),
-        "labels": labels_of(model, prompts[:200]),
+        **labels_of(model, prompts[:200]),
     }
     for name, one in (("trained", model), ("untrained", looped(task.vocabulary, 99).to(device).eval())):
         states = end_states(one, every)
@@ -129,10 +136,10 @@ def clock(task: Clock, model: Any, device: str) -> dict[str, Any]:
         "right, all steps": share(said),
         "right throughout": share(said.all(1)),
         "steps": longest,
-        "labels": labels_of(model, asked, longest if task.kind != "down" else 96),
+        **labels_of(model, asked, longest if task.kind != "down" else 96),
     }
     if task.kind == "down":
-        out["labels of 128 steps"] = labels_of(model, starts)
+        out["labels of 128 steps"] = labels_of(model, starts)["labels"]
     if task.kind == "cycle":
         always = [str(one) for one, ok in zip(label(record(model, starts, steps=STEPS)), said.all(1), strict=True) if ok]
         out["orbit(p) where right throughout"] = f"{always.count(f'orbit({task.p})')} of {len(always)}"
@@ -198,7 +205,7 @@ def ones(task: Ones, model: Any, device: str) -> dict[str, Any]:
         "without the best line": share(without(best)),
         "without a random direction": share(torch.cat([without(rng.normal(size=len(slope))) for _ in range(20)])),
         "chance": 1 / (task.length + 1),
-        "labels": labels_of(model, fresh[:200]),
+        **labels_of(model, fresh[:200]),
     }
 
 
@@ -246,14 +253,22 @@ def probed(run: dict[str, Any], states: dict[str, np.ndarray]) -> None:
 MEASURES: dict[type, Any] = {Addition: addition, Clock: clock, Ones: ones, Backdoor: backdoor}
 
 
-def run(name: str, out: Path, updates: float) -> None:
-    """Train and measure one net, and write its record."""
+def run(name: str, out: Path, updates: float, weights: Path | None) -> None:
+    """Train one net (unless its weights are there), measure it, and write its record."""
     torch.set_num_threads(1)
     task, wanted = RUNS[name]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     began, count = time.monotonic(), max(2, math.ceil(wanted * updates))
-    with tempfile.TemporaryDirectory() as folder:
-        model = task.train(Path(folder), count, device)
+    kept = None if weights is None else weights / f"{name.replace(' ', '-')}.safetensors"
+    if kept is not None and kept.exists():
+        model = task.model().to(device).eval()
+        load_model(model, kept)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            model = task.train(Path(folder), count, device)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_model(model, str(kept))
     trained = time.monotonic() - began
     found = {
         "run": name,
@@ -275,11 +290,12 @@ def main() -> None:
     parser.add_argument("--updates", type=float, default=1.0, help="share of each run's updates")
     parser.add_argument("--seconds", type=float, default=1e9, help="runs that take longer are stopped and left out")
     parser.add_argument("--at-once", type=int, default=6, help="how many processes at a time")
+    parser.add_argument("--weights", type=Path, help="folder that keeps the nets: one that lies there is not trained again")
     parser.add_argument("--probe", action="store_true", help="probe the states that were kept beside OUT")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        return run(options.one, options.out, options.updates)
+        return run(options.one, options.out, options.updates, options.weights)
     if options.probe:
         record = json.loads(options.out.read_text())
         for one in record["runs"]:
@@ -296,6 +312,8 @@ def main() -> None:
         while waiting and len(running) < options.at_once:
             name = waiting.pop(0)
             command = [sys.executable, __file__, str(places[name]), "--one", name, "--updates", str(options.updates)]
+            if options.weights is not None:
+                command += ["--weights", str(options.weights)]
             running.append(subprocess.Popen(command))
         time.sleep(0.5)
     for process in running:

@@ -409,6 +409,21 @@ class TestMended:
         fall = 0.8 ** np.arange(13)[:, None] * np.ones(3)
         assert label_path(fall).candidate == "converging"
 
+    def test_a_spiral_onto_a_cycle_leaves_the_period_as_it_is(self):
+        def onto(rng):  # the spiral's own line, as it dies, fits some multiple of the period by chance
+            spiral = 30 * circle(rng.uniform(0.4, 2.8), T, rng, rho=0.9)
+            return embed(np.concatenate([spiral, circle(2 * math.pi / 7, T, rng)], 1), rng)
+
+        assert share(onto, "orbit(7)", count=40, seed=29) == 1
+
+    def test_wandering_among_roundings_is_not_called_chaos(self):
+        noise = np.random.default_rng(5).normal(size=(T + 1, 64))
+        path = (1 + 6 * 2**-8 * noise).astype(np.float32)  # steps of some eight roundings of bfloat16
+        one = label_path(path, "bfloat16")
+        assert (one.name, one.confidence) == ("wander", "low")
+        assert "run it again in a finer dtype" in one.reasons[1]
+        assert label_path(path).confidence == "high"
+
     def test_only_periods_that_the_record_can_show_are_ruled_out(self):
         rng = np.random.default_rng(0)
         one = label_path(embed(circle(2 * math.pi * 0.381966, T, rng), rng))

@@ -404,6 +404,9 @@ def _unclear(d: Dynamics) -> Label:
             flags=("short",),
             evidence=d,
         )
+    if d.speed * d.norm < 32 * d.floor:  # roundings go on by a rule, too, and a slow contraction adds them up
+        why_not = f"its steps are only {d.speed * d.norm / d.floor:.0f} roundings of {d.dtype}: run it again in a finer dtype"
+        return Label("wander", (why, why_not), confidence="low", evidence=d)
     return Label(
         "wander", (why, f"{kind}: nearest-neighbour skill {d.determinism:.2f}"), confidence="low" if r.skill > 0.4 else "high", evidence=d
     )

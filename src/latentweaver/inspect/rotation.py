@@ -398,9 +398,13 @@ def _coherence(left: ndarray, part: ndarray, weights: ndarray, theta: float) -> 
 
 
 def _period(lines: list[Line], n: int) -> int | None:
-    """Smallest k <= 32 with every line at a multiple of 2 pi / k; lines of no weight may be left out, the strongest not."""
+    """Smallest k <= 32 with every line at a multiple of 2 pi / k; lines of no weight may be left out, the strongest not.
+
+    A weaker line that dies out is how a cycle is approached, and no part of it.
+    """
+    lasting = [line for line in lines if not (line.growth * n < -0.7 and line.growth < -4 * line.growth_error) or line is lines[0]]
     for weight in (1e-5, 1e-2):
-        counted = [line for j, line in enumerate(lines) if j == 0 or line.energy > weight]
+        counted = [line for j, line in enumerate(lasting) if j == 0 or line.energy > weight]
         chance = 0.0
         for k in range(2, MAX_PERIOD + 1):
             chance += max(3.5 * k * counted[0].error, 2e-3 * k / n) / math.pi
