@@ -33,7 +33,7 @@ def flops_per_token(without: int, with_gradient: int) -> float:
 
 
 class Ours:
-    """The objective that `train` asks, with the settings compile=True and attention="eager"."""
+    """What `train` does with the settings compile="steps" and attention="eager" and the objective LastStep(compile=True)."""
 
     def __init__(self, reference: str) -> None:
         import torch
@@ -41,7 +41,7 @@ class Ours:
         from latentweaver.models.config import RecurrentDepthConfig
         from latentweaver.models.recurrent_depth import RecurrentDepthForCausalLM
         from latentweaver.tasks.batches import Batch
-        from latentweaver.training.loop import compile_blocks
+        from latentweaver.training.loop import compile_blocks, compile_steps
         from latentweaver.training.objectives import LastStep
         from latentweaver.training.products import wide_products
 
@@ -49,7 +49,8 @@ class Ours:
         self.model = RecurrentDepthForCausalLM(config)
         self.model.set_attn_implementation("eager")
         compile_blocks(self.model)
-        self.wide, self.objective = wide_products, LastStep()
+        compile_steps(self.model)
+        self.wide, self.objective = wide_products, LastStep(compile=True)
         ids = torch.randint(0, VOCABULARY, (BATCH, LENGTH))
         self.batch = Batch(ids, ids.roll(-1, 1), torch.zeros_like(ids), torch.ones_like(ids, dtype=torch.bool))
 

@@ -130,6 +130,9 @@ class Done(Exception):
 
 
 def end() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # for those whose turn it is now
     raise Done
 
 
@@ -316,6 +319,8 @@ if __name__ == "__main__":
                 break
             except torch.OutOfMemoryError:
                 record(name, {**results.get(name, {}), "error": "out of memory"})
+                if ranks.size() > 1:  # the other process would wait for this one in NCCL, on a card that others are timed on
+                    os._exit(1)
                 gc.collect()
                 torch.cuda.empty_cache()
                 time.sleep(patience if options.meet else 0)
