@@ -121,7 +121,8 @@ def worker(side: str, job: dict[str, Any]) -> None:
         spec.loader.exec_module(module)  # type: ignore[union-attr]
         model = module.Coconut(base, LATENT, START, END, PAD)
         step = lambda batch: model(**batch).loss  # noqa: E731
-    optimiser = torch.optim.AdamW(base.parameters(), 1e-4, weight_decay=0.01)
+    # each as its own training loop has it: the original's is torch's default, ours the fused one (`training/optimisers.py`)
+    optimiser = torch.optim.AdamW(base.parameters(), 1e-4, weight_decay=0.01, fused=True if side == "ours" else None)
     lines = []
     for rows in job["batches"]:
         batch = padded(rows)

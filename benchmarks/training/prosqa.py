@@ -48,16 +48,17 @@ from latentweaver.training.loop import Settings, compile_blocks, train
 from latentweaver.training.ranks import Asked
 from latentweaver.training.recorded import Recorded
 
-ARMS = {"coconut": 1.0, "pause": 0.75, "no-cot": 0.7, "cot": 0.75, "no-thoughts": 0.7, "no-curriculum": 1.05, "icot": 0.75, "lotus": 1.6}
+ARMS = {"coconut": 1.0, "pause": 0.55, "no-cot": 0.5, "cot": 0.55, "no-thoughts": 0.5, "icot": 0.55, "no-curriculum": 1.05, "lotus": 1.6}
 ARMS |= {"pccot": 2.2, "codi": 2.4, "pause-multipass": 1.0}
 """In this order, with about how long each takes beside COCONUT."""
+ASIDE = 35
+"""Seconds of an arm that are no updates as usual: its shapes are met for the first time, and it is measured."""
 COMMON: dict[str, Any] = {
     "width": 512,
     "layers": 8,
     "heads": 8,
     "batch_size": 128,
     "grid": 16,
-    "window": 4,
     "limit": 48,
     "max_latent_stage": 6,
     "block": 3,
@@ -78,6 +79,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="epochs of all steps in words, before the arms part")
     parser.add_argument("--first-lr", type=float, default=5e-4, help="learning rate of these")
     parser.add_argument("--epochs", type=int, help="passes over the problems for each arm; from the time there is if left out")
+    parser.add_argument(
+        "--edges", type=int, default=48, help="train on graphs of so many edges at most, so that batches come in few shapes"
+    )
     parser.add_argument("--fitted", type=int, default=4, help="how many of the arms are to fit in the time")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -130,23 +134,24 @@ def run_all(options: argparse.Namespace) -> None:
     }
     shared = RECIPES["prosqa-cot"](**fields)
     items = read(options.graphs)[: shared.problems] if options.graphs else drawn(shared, options.jobs)
+    items = [item for item in items if len(item.graph.edges) <= options.edges]
     sets = problems(shared)
     say(f"{len(items)} problems")
     for seed in options.seeds:
         if time.monotonic() + 200 * (pace > 0) > ends:
             break
-        base = begun(replace(shared, seed=seed, lr=options.first_lr), items, options)
+        base = begun(replace(shared, seed=seed, lr=options.first_lr), items, sets["test"], options)
         if not pace:
             pace = trial(RECIPES["prosqa-coconut"](**{**fields, "seed": seed}), items, base)
             if not options.epochs:
                 arms = options.arms[: options.fitted]
-                left, cost = ends - time.monotonic() - 24 * len(arms), sum(ARMS[arm] for arm in arms)
+                left, cost = ends - time.monotonic() - ASIDE * len(arms), sum(ARMS[arm] for arm in arms)
                 epochs = max(int(left / cost / pace / (len(items) // shared.batch_size)), 8)
                 fields |= scheduled(min(epochs, 50))
             say(f"{1000 * pace:.0f} ms an update of COCONUT's last stage, { ({key: fields[key] for key in scheduled(20)}) }")
         for arm in options.arms:
             name = f"{arm}-{seed}"
-            needs = 24 + ARMS[arm] * pace * fields["epochs"] * (len(items) // shared.batch_size)
+            needs = ASIDE + ARMS[arm] * pace * fields["epochs"] * (len(items) // shared.batch_size)
             if (options.out / f"{name}.json").exists():
                 continue
             if time.monotonic() + 0.9 * needs > ends:
@@ -157,9 +162,6 @@ def run_all(options: argparse.Namespace) -> None:
                     recipe = RECIPES[f"prosqa-{arm}"](**{**fields, **ONE_BY_ONE.get(arm, {}), "seed": seed, "record": record})
                     result = run(recipe, arm, items, sets, base, options, ends)
                     (options.out / f"{name}.json").write_text(json.dumps(result))
-                    break
-                except TimeoutError as error:
-                    say(error)
                     break
                 except Exception:  # the other arms go on; what failed is in the log
                     say(f"{name} failed, record={record}")
@@ -237,20 +239,24 @@ def problems(recipe: Any) -> dict[str, list[Any]]:
     return sets
 
 
-def begun(recipe: Any, items: list[Any], options: argparse.Namespace) -> Any:
-    """The decoder that all arms of a seed begin with: it knows facts, and writes steps."""
+def begun(recipe: Any, items: list[Any], tests: list[Any], options: argparse.Namespace) -> Any:
+    """The decoder that all arms of a seed begin with: it knows facts, and writes steps. How well is left in OUT/begun.json."""
     place = options.state / f"begun-{recipe.seed}.pt"
     recipe.__dict__["items"] = items
     decoder = recipe.parts[0]
     if place.exists():
         decoder.load_state_dict(torch.load(place))
         return decoder
-    epoch = len(items) // recipe.batch_size
+    epoch = len(items) // recipe.batch_size // recipe.accumulate
     if recipe.base is None:
         facts = replace_kept(recipe, facts_epochs=10**6, epochs=10**7, cooldown=0.0)
         _train(facts, options.facts * epoch, options.state / f"facts-{recipe.seed}", "facts", options, 1e18, enough=FLOOR)
     if options.steps:
-        _train(recipe, options.steps * epoch, options.state / f"steps-{recipe.seed}", "steps", options, 1e18)
+        model = _train(recipe, options.steps * epoch, options.state / f"steps-{recipe.seed}", "steps", options, 1e18)[0].eval()
+        with torch.compiler.set_stance("force_eager"):
+            wrote = measure(model, recipe.tokenizer, tests, "cot", recipe.seed, batch_size=256)
+        say(f"steps written: {wrote.accuracy:.3f} right of the test")
+        (options.out / "begun.json").write_text(json.dumps(wrote.as_dict()))
     decoder.to("cpu")
     place.parent.mkdir(parents=True, exist_ok=True)
     torch.save(decoder.state_dict(), place)
@@ -262,7 +268,7 @@ FLOOR = 1.03
 
 
 class _Enough(Exception):
-    pass
+    """The loss is low enough, or the time is over."""
 
 
 def replace_kept(recipe: Any, **fields: Any) -> Any:
@@ -290,7 +296,8 @@ def _train(
         if len(lines) > 5 and sum(each["loss"] for each in lines[-5:]) < 5 * enough:
             raise _Enough
         if time.monotonic() > ends:
-            raise TimeoutError(f"{name} is cut by the time at update {line['update']} of {updates}")
+            say(f"{name} is cut by the time at update {line['update']} of {updates}")
+            raise _Enough
 
     with contextlib.suppress(_Enough):
         train(model, recipe.lesson.objective(), Fixed(0, 1), recipe.stream(), settings, folder, report=report)
@@ -307,15 +314,16 @@ def run(recipe: Any, arm: str, items: list[Any], sets: dict, base: Any, options:
     decoder = plain(recipe, base) if arm in ONE_BY_ONE and hasattr(base.config, "prelude_layers") else copy.deepcopy(base)
     recipe.__dict__["parts"] = decoder, tokenizer
     name = f"{arm}-{recipe.seed}"
-    model, lines = _train(recipe, recipe.updates, options.state / name, name, options, ends)
+    model, lines = _train(recipe, recipe.updates, options.state / name, name, options, ends - ASIDE)
     trained = time.monotonic() - began
     model.eval()
     result: dict[str, Any] = {
         "name": name,
         "arm": arm,
         "seed": recipe.seed,
-        "updates": recipe.updates,
-        "shown": recipe.updates * recipe.batch_size * recipe.accumulate,
+        "updates": lines[-1]["update"],
+        "planned": recipe.updates,
+        "shown": lines[-1]["update"] * recipe.batch_size * recipe.accumulate,
     }
     first = {"epochs of facts at most": 0 if options.base else options.facts, "epochs of steps": options.steps, "lr": options.first_lr}
     result |= {"first": first, "seconds": trained, "machine": machine(options.device)}
@@ -360,6 +368,10 @@ def machine(device: str) -> str:
     return f"{name}, {os.cpu_count()} CPU cores"
 
 
+def cut_at(run: dict) -> str:
+    return "" if run["updates"] == run.get("planned", run["updates"]) else f", cut at update {run['updates']} of {run['planned']}"
+
+
 def table(runs: list[dict]) -> str:
     """Each arm: the published problems with intervals, a paired test against COCONUT, other graphs, and what an answer costs."""
     if not runs:
@@ -381,7 +393,7 @@ def table(runs: list[dict]) -> str:
         )
         test = run["sets"]["test"]
         lines.append(
-            f"| {run['arm']} | {run['seed']} | {100 * sum(right) / len(right):.1f} ({100 * low:.1f} to {100 * high:.1f}) | {paired} | {others} "
+            f"| {run['arm']}{cut_at(run)} | {run['seed']} | {100 * sum(right) / len(right):.1f} ({100 * low:.1f} to {100 * high:.1f}) | {paired} | {others} "
             f"| {test['tokens']:.1f} | {1000 * test['seconds']:.0f} | {run['seconds']:.0f} |"
         )
     floors = runs[0]["floors"]["test"]

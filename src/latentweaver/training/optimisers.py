@@ -64,7 +64,7 @@ def optimisers(
             (vectors if parameter.dim() < 2 else tables if id(parameter) in outer else matrices).append(parameter)
     decaying = tables if kind == "muon" else matrices + tables
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    fused = all(parameter.is_cuda for parameter in decaying + vectors)
+    fused = {parameter.device.type for parameter in decaying + vectors} in ({"cuda"}, {"cpu"})  # a pass over memory in place of ten
     result: list[torch.optim.Optimizer] = [AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=fused)]
     if kind == "muon" and matrices:
         result.append(Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
