@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
+from torch.distributed.tensor import DTensor
 
 from latentweaver.errors import InputError
 from latentweaver.training.ranks import cut, joined, piece
@@ -30,8 +31,17 @@ class Muon(torch.optim.Muon):
     """torch's Muon, for sharded matrices too: each is put together once, where torch's own would do so for every product of its iteration
     (two CPU processes, weaver-chains at width 64: seconds in place of tenths)."""
 
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"]):
+            return super().step(closure)
+        loss = None if closure is None else closure()
+        self._sharded_step()
+        return loss
+
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _sharded_step(self) -> None:
+        from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz  # torch's own has no public name
+
         for group in self.param_groups:
             lists: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
             self._init_group(group, *lists)
