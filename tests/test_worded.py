@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ from latentweaver import tasks
 from latentweaver.checkpoints.delta import apply_delta, save_delta
 from latentweaver.recipes import SmolLM2Weaver
 from latentweaver.tasks.problem import split_of
-from latentweaver.tasks.worded import NAMES, WORDED, WordedProblem
+from latentweaver.tasks.worded import NAMES, WORDED
 from latentweaver.tasks.worded.stream import WordedStream, Words, row_of
-from latentweaver.tasks.worded.writing import DIGITS, DIRECT, step_by_step
+from latentweaver.tasks.worded.writing import DIGITS, DIRECT, STEP_BY_STEP, step_by_step
 from latentweaver.training.low_rank import LowRankLinear, add_low_rank, merge_low_rank, products
 from latentweaver.training.objectives import IGNORED
 from latentweaver.training.solvable import Solvable
@@ -86,6 +87,42 @@ def reasoned(words: list[str], value: dict[str, str], depth: dict[str, int]) -> 
     return ("true" if known[0] else "false"), known[1]
 
 
+def way(name: str, prompt: str) -> str:
+    """The way to the answer in words, from the text of a prompt: what each statement settles, asked for when no more than that was said."""
+    opening, *said, _question = re.split(r"(?<=\.) ", prompt)
+    found, so_far = "", opening
+    for sentence in said:
+        so_far += f" {sentence}"
+        words = sentence.rstrip(".").split()
+        if name == "arrows":
+            about = ["Where?"] if words == ["Step"] else []
+        elif name == "swaps":
+            about = [f"What does {who} have?" for who in (words[0], words[2])] if words[-1] == "swap" else []
+        else:
+            about = [f"Where does {words[0]} live?" if name == "homes" else f"What is {words[0]}?"]
+        for question in about:
+            who = "" if name == "arrows" else f" {re.findall(r'[A-Z][a-z]+', question)[1]}"
+            found += f"{who} {worked_out(name, f'{so_far} {question}')[0]}."
+    return found
+
+
+@pytest.mark.parametrize("name", list(WORDED))
+def test_the_stream_teaches_the_whole_way_where_it_is_to_be_written(name: str) -> None:
+    """What `smollm2-weaver` was once trained on had its ways lost, and it answered at once when asked to write."""
+    words = ByWord()
+    batch = WordedStream([WORDED[name]()], words, 6, (256,), 2048, written=1.0)[0]
+    word_of = {number: word for word, number in words.ids.items()}
+    for ids, labels, answer, depth in zip(batch.input_ids, batch.labels, batch.is_answer, batch.depth, strict=True):
+        text = "".join(word_of[token] for token in ids.tolist() if token != words.eos_token_id)
+        prompt, reply = text.split(STEP_BY_STEP)
+        thoughts, said = reply.split(DIRECT)
+        assert thoughts == way(name, prompt) != ""
+        assert said == f" {worked_out(name, prompt)[0]}"
+        asked = labels[answer].tolist()
+        assert asked.pop() == words.eos_token_id and "".join(word_of[token] for token in asked) == reply
+        assert set(depth[answer].tolist()) == {0, 1}, "every written word is asked for at any number of steps"
+
+
 @pytest.mark.parametrize("name", list(WORDED))
 def test_answers_and_depths_follow_from_the_text(name: str) -> None:
     task, rng = WORDED[name](), random.Random(0)
@@ -135,7 +172,7 @@ def test_train_and_test_never_share_a_problem_not_even_renamed(name: str) -> Non
                 renamed = re.sub(rf"\b{old}\b", f"@{at}", renamed)
             for at, new in enumerate(rng.sample(NAMES, len(names))):
                 renamed = renamed.replace(f"@{at} ", f"{new} ").replace(f"@{at}.", f"{new}.").replace(f"@{at}?", f"{new}?")
-            assert split_of(task, WordedProblem(renamed, problem.answer, problem.difficulty)) == side
+            assert split_of(task, replace(problem, prompt=renamed)) == side
     assert sides["train"] and sides["test"] and not sides["train"] & sides["test"]
 
 

@@ -64,7 +64,7 @@ class Flood(Task):
             "".join((HEAVY if (row, column) == goal else LIGHT)[_number(tree[row, column])] for column in range(self.side))
             for row in range(self.side)
         ]
-        return Problem("\n".join(rows), "".join(mark.value for mark in marks), difficulty, tuple(hints), tuple(marks))
+        return Problem("\n".join(rows), "".join(mark.value for mark in marks), difficulty, tuple(hints), marks=tuple(marks))
 
     def _hint(self, cell: Cell, route: str) -> Hint:
         """What is said at a place: the way by which the route from the goal came, back."""

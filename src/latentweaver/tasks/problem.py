@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
@@ -44,7 +44,7 @@ class Problem:
     answer: str
     difficulty: int
     hints: tuple[Hint, ...] = ()
-    marks: tuple[Hint, ...] = ()
+    marks: tuple[Hint, ...] = field(default=(), kw_only=True)  # by name, so that a problem's own fields keep their places
 
 
 class Task(ABC):

@@ -103,7 +103,7 @@ class WordedProblem(Problem):
         thoughts: every value on the way, in words; between it and the answer stands `DIRECT`.
     """
 
-    thoughts: str = ""
+    thoughts: str = field(kw_only=True)
 
 
 class Worded(Task):
