@@ -1,5 +1,5 @@
-"""The tables of `word_problems.py`'s results: `python benchmarks/training/word_problems_table.py FOLDER` prints them, `--write FILE ...` puts
-them into Markdown files, between the lines that begin and end them there.
+"""The tables of `word_problems.py`'s results: `python benchmarks/training/word_problems_table.py FOLDER` prints them, `--write PAGE` puts them
+into a Markdown file and `--brief PAGE` the first of them, between the lines that begin and end them there.
 """
 
 from __future__ import annotations
