@@ -1,7 +1,9 @@
 """Who owns the map can tell an orbit from a resonator, a limit cycle from a centre, and a transient from both."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from maps import Embedded, Map, logistic, seeded, stuart_landau, turn
@@ -127,6 +129,41 @@ def test_a_transformer_in_a_batch():
     assert found.replay.autonomous
     assert found.verdict in ("fixed_point", "converging")
     assert found.kick.outcome in ("attractor", "transient")
+
+
+class Remembers(Map):
+    """The delayed logistic map, x_(t+1) = 2.1 x_t (1 - x_(t-1)): a cycle. What was before stands in the anchor; it thinks `most` steps."""
+
+    def __init__(self, most=10**6):
+        super().__init__(lambda x, thought: 2.1 * x * (1 - thought.anchor.get("before", x)), 1, start=torch.full((1,), 0.5))
+        self.most = most
+
+    def think(self, thought):
+        if int(thought.step.max()) == self.most:
+            raise lw.InputError(f"no room for more than {self.most}")
+        return replace(super().think(thought), anchor={**thought.anchor, "before": thought.state})
+
+
+def test_what_a_thought_remembers_goes_on_with_a_pushed_state():
+    bench = Bench(Remembers(), IDS, steps=128)
+    run, moments = bench.path(200), np.array([60, 90])
+    still, kicked = bench._kicked(moments, np.zeros((2, 1)), 40)
+    for one, moment in enumerate(moments):
+        assert (still[one] == run[moment : moment + 41]).all()
+        assert (kicked[one] == still[one]).all()
+
+
+@pytest.mark.parametrize(("most", "tried"), [(300, True), (132, False)])
+def test_a_model_that_refuses_to_think_longer_is_examined_as_far_as_it_goes(most, tried):
+    found = examine(Remembers(most), IDS, steps=128, seeds=0)
+    assert found.extension.times == most / 128
+    assert found.extension.refused == f"no room for more than {most}"
+    assert (found.kick.outcome != "not tried") == tried
+    assert any(f"no room for more than {most}" in why for why in found.reasons)
+    with pytest.raises(lw.InputError, match="no more than 100 of 128 steps: no room for more than 100"):
+        lw.record(Remembers(100), IDS, steps=128)
+    with pytest.raises(lw.InputError, match="no room for more than 100"):
+        examine(Remembers(100), IDS, steps=128)
 
 
 def test_bad_input():

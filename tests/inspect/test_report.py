@@ -224,7 +224,7 @@ def test_any_reasoner(tmp_path):
     found = report(Reachability(5), torch.tensor([[0, 1, 1, 2, 2, 3, 0]]), tmp_path / "r.html", steps=8)
     assert [label.name for label in found.labels] == ["fixed_point"]
     assert found.provenance.weights == ""
-    assert facts_of((tmp_path / "r.html").read_text())["tokens"][0]["text"] == "state 0"
+    assert facts_of((tmp_path / "r.html").read_text())["tokens"][0]["text"] == "the thought"
 
 
 def test_thoughts_that_are_tokens_of_their_own(tmp_path):
@@ -235,7 +235,7 @@ def test_thoughts_that_are_tokens_of_their_own(tmp_path):
     base = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=48))
     found = report(lw.continuous_thought(base.eval()), torch.arange(8)[None], tmp_path / "r.html", steps=12, starts=1, bench=0)
     assert found.ids is None and found.states.shape == (13, 1, 32)
-    assert facts_of((tmp_path / "r.html").read_text())["tokens"][0]["text"] == "state 0"
+    assert facts_of((tmp_path / "r.html").read_text())["tokens"][0]["text"] == "the thought"
 
 
 # The file

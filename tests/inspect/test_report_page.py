@@ -440,6 +440,18 @@ def test_narrow_and_wide_in_light_and_dark(open_page, written, scheme) -> None:
         assert abs(brightness[0] - brightness[1]) > 400
 
 
+def test_no_column_ends_far_above_the_other(open_page, written, tmp_path) -> None:
+    """What stands in them, not their frames: with one token and with many."""
+    report(Twist(), torch.arange(7)[None], tmp_path / "one.html", steps=STEPS, tokens=[0], starts=2, bench=1)
+    write(noise(), tmp_path / "many.html", "noise")
+    for path in (written[0], tmp_path / "one.html", tmp_path / "many.html"):
+        page = open_page(path, viewport={"width": 1400, "height": 1000})
+        ends = page.evaluate(
+            "[...document.querySelectorAll('.column')].map(c => c.lastElementChild.lastElementChild.getBoundingClientRect().bottom)"
+        )
+        assert abs(ends[0] - ends[1]) < 200, path
+
+
 def test_the_largest_report_opens_within_two_seconds(open_page, tmp_path) -> None:
     found = noise()
     write(found, tmp_path / "r.html", "noise")

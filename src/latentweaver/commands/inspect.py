@@ -222,7 +222,7 @@ def _lines(found: Findings) -> list[str]:
     lines = [
         f"{found.tokens} tokens, {found.provenance.steps} steps: " + ", ".join(f"{count} {name}" for name, count in kinds.most_common())
     ]
-    names = [str(position) if found.ids is None else found.text(found.ids[i]) for i, position in enumerate(found.positions)]
+    names = [found.name(token) for token in range(found.tokens)]
     broken = [label for label in found.labels if "not finite" in label.flags]
     if growing := [repr(names[i]) for i, label in enumerate(found.labels) if "growing" in label.flags]:
         lines.append(f"growing without end: {', '.join(growing[:5])}{' and others' if len(growing) > 5 else ''}")

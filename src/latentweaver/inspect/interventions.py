@@ -32,7 +32,7 @@ from latentweaver.inspect.dynamics import ROUNDINGS, measure
 from latentweaver.inspect.labels import ROTATIONS, Label, label_path
 from latentweaver.inspect.recorder import coarsest_dtype
 from latentweaver.inspect.rotation import principal_directions
-from latentweaver.thought import Reasoner
+from latentweaver.thought import Reasoner, Thought
 
 NOISE_DRIVEN = "oscillation, noise-driven possible"
 STEP_DRIVEN = "oscillation, step-driven possible"
@@ -58,13 +58,21 @@ class Replay:
 
 @dataclass(frozen=True)
 class Extension:
-    """The label of a run `times` as long; `holds` if it is the same (or has only finished converging)."""
+    """The label of a longer run.
 
-    times: int
+    Attributes:
+        times: how many times as long.
+        label: what the longer run does.
+        holds: whether that is the same, or has only finished converging.
+        shrinkage: radius of the longer run's tail over that of the shorter one's.
+        refused: why the model would not think as long as it was asked to, "" if it did.
+    """
+
+    times: float
     label: Label
     holds: bool
     shrinkage: float
-    """Radius of the longer run's tail over that of the shorter one's."""
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class Kick:
 
     Attributes:
         outcome: "attractor" or "repeller" (of a fixed point), "limit cycle" (comes back to the orbit), "neutral" (stays beside
-            it), "transient" (the orbit itself dies out), "chaos" (runs away exponentially), "diverged" (leaves the domain).
+            it), "transient" (the orbit itself dies out), "chaos" (runs away exponentially), "diverged" (leaves the domain),
+            "not tried" (the model refuses to think longer than the record).
         size: length of the push that was used.
         returned: distance to the unkicked orbit at the end over that at first, whatever the phase; median of the kicks.
         apart: distance to the unkicked run at the same step at the end, over the size; median.
@@ -156,7 +165,7 @@ class Bench:
         self.inputs = {"input_ids": input_ids[[row]]}
         if attention_mask is not None:
             self.inputs["attention_mask"] = attention_mask[[row]]
-        self.options = begin
+        self.options, self.refusal = begin, ""
         self.run = [model.begin(**self.inputs, **begin)]
         if not -self.run[0].state.shape[1] <= token < self.run[0].state.shape[1]:
             raise InputError(f"no token {token} in a sequence of {self.run[0].state.shape[1]}")
@@ -165,7 +174,7 @@ class Bench:
         self.passive = label_path(self.path(steps), self.dtype)
 
     def path(self, steps: int) -> Float[ndarray, "steps+1 width"]:
-        """The token's states up to `steps`."""
+        """The token's states up to `steps`, or as far as the model thinks (`refusal` says why it goes no further)."""
         self._think_to(steps)
         return np.stack([_array(thought.state[0, self.token]) for thought in self.run[: steps + 1]])
 
@@ -188,12 +197,12 @@ class Bench:
     def extend(self, times: int = 4) -> Extension:
         """The label of a run `times` as long."""
         path = self.path(times * self.steps)
-        longer = label_path(path, self.dtype)
+        longer, reached = label_path(path, self.dtype), (len(path) - 1) / self.steps
         finished = {("converging", "fixed_point"), ("undetermined", longer.name)}
         same = str(longer) == str(self.passive) and longer.name != "undetermined"
         holds = same or (self.passive.name, longer.name) in finished
         before, after = _radius(path[self.steps // 2 : self.steps + 1]), _radius(path[-(self.steps // 2 + 1) :])
-        return Extension(times, longer, holds, after / before if before > 0 else 0.0)
+        return Extension(reached, longer, holds, after / before if before > 0 else 0.0, self.refusal if reached < times else "")
 
     @torch.no_grad()
     def kick(self, size: float = 0.02, kicks: int = 8, steps: int | None = None, seed: int = 0) -> Kick:
@@ -201,8 +210,10 @@ class Bench:
 
         `size` is relative to the radius of the tail, or, where the state rests, to its norm.
         """
-        steps = self.steps if steps is None else steps
         longer = self.path(4 * self.steps)
+        steps = min(self.steps if steps is None else steps, len(longer) - 1 - self.steps)
+        if steps < 8:
+            return Kick("not tried", 0.0, math.nan, math.nan, math.nan, 0)
         tail = longer[self.steps // 2 : self.steps + 1]
         if not np.isfinite(longer).all():
             return Kick("diverged", 0.0, math.nan, math.nan, math.nan, 0)
@@ -295,23 +306,45 @@ class Bench:
 
     def _think_to(self, steps: int) -> None:
         with torch.no_grad():
-            while len(self.run) <= steps:
-                self.run.append(self.model.think(self.run[-1]))
+            while len(self.run) <= steps and not self.refusal:
+                try:
+                    self.run.append(self.model.think(self.run[-1]))
+                except InputError as error:
+                    if len(self.run) <= self.steps:
+                        raise
+                    self.refusal = str(error)
 
     def _kicked(self, moments: ndarray, pushes: Float[ndarray, "kicks width"], steps: int) -> tuple[ndarray, ndarray]:
-        """Paths `[kicks, steps + 1, width]` from each moment, left alone and pushed; one batch, so that both see the same rounding."""
-        kicks = len(moments)
+        """Paths `[kicks, steps + 1, width]` from each moment, left alone and pushed; both see the same rounding.
+
+        One batch, if thinking leaves the anchor alone. Where it remembers there what it thought (as continuous thought does), each pushed
+        state is thought on from the Thought of its own moment, and the run itself is what would have become of it.
+        """
+        kicks, anchors = len(moments), [self.run[moment].anchor for moment in moments]
+        if any(anchor.get(name) is not value for anchor in anchors for name, value in anchors[0].items()):
+            run = self.path(int(moments.max()) + steps).astype(np.float64)
+            kicked = [self._pushed(moment, push, steps) for moment, push in zip(moments, pushes, strict=True)]
+            return np.stack([run[moment : moment + steps + 1] for moment in moments]), np.stack(kicked).astype(np.float64)
         inputs = {name: value.repeat_interleave(2 * kicks, 0) for name, value in self.inputs.items()}
         states = torch.cat([self.run[moment].state for moment in moments] * 2)
         states[kicks:, self.token] += torch.from_numpy(pushes).to(states)
         step = torch.cat([self.run[moment].step for moment in moments] * 2)
-        thought = replace(self.model.begin(**inputs, **self.options), state=states, step=step)
+        paths = self._followed(replace(self.model.begin(**inputs, **self.options), state=states, step=step), steps)
+        still, kicked = np.split(paths.astype(np.float64), 2)
+        return still, kicked
+
+    def _pushed(self, moment: int, push: Float[ndarray, "width"], steps: int) -> Float[ndarray, "steps+1 width"]:
+        state = self.run[moment].state.clone()
+        state[:, self.token] += torch.from_numpy(push).to(state)
+        return self._followed(self.run[moment].branch(state), steps)[0]
+
+    def _followed(self, thought: Thought, steps: int) -> Float[ndarray, "rows steps+1 width"]:
+        """The token's states on the way."""
         paths = [_array(thought.state[:, self.token])]
         for _ in range(steps):
             thought = self.model.think(thought)
             paths.append(_array(thought.state[:, self.token]))
-        still, kicked = np.split(np.stack(paths, 1).astype(np.float64), 2)
-        return still, kicked
+        return np.stack(paths, 1)
 
 
 def examine(
@@ -358,19 +391,21 @@ def judge(passive: Label, replayed: Replay, extended: Extension, kicked: Kick) -
         reasons.append(f"the map depends on the step: {replayed.shift_error:.2g} apart when a state is thought on at another step")
         if goes_round:
             return STEP_DRIVEN, tuple(reasons)
-    reasons.append(f"kick of {kicked.size:.2g}: {kicked.outcome}")
+    if extended.refused:
+        reasons.append(f"it thinks no longer than {extended.times:.3g} times the record: {extended.refused}")
+    reasons.append(f"kick of {kicked.size:.2g}: {kicked.outcome}" if kicked.size else f"kick: {kicked.outcome}")
     if passive.name in ROTATIONS and kicked.outcome == "transient":
-        reasons.append(f"withdrawn: its radius shrinks to {extended.shrinkage:.2f} in a run {extended.times} times as long")
+        reasons.append(f"withdrawn: its radius shrinks to {extended.shrinkage:.2f} in a run {extended.times:.3g} times as long")
         return "converging", tuple(reasons)
     if passive.name in ROTATIONS and kicked.outcome == "chaos":
         reasons.append("withdrawn: a small push grows exponentially")
         return "wander", tuple(reasons)
     if not extended.holds:
-        reasons.append(f"withdrawn: {extended.times} times as long it is {extended.label}")
+        reasons.append(f"withdrawn: {extended.times:.3g} times as long it is {extended.label}")
         return "undetermined", tuple(reasons)
     if passive.name in ("undetermined", "converging"):
         name = str(extended.label)
-    reasons.append(f"extended {extended.times} times: {extended.label}")
+    reasons.append(f"extended {extended.times:.3g} times: {extended.label}")
     return name, tuple(reasons)
 
 

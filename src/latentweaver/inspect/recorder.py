@@ -74,7 +74,8 @@ def record(
         begin: passed on to `model.begin` (initial_state, generator, cache, ...).
 
     Raises:
-        InputError: a model without the three verbs, no tokens, steps below 1, positions outside the sequence.
+        InputError: a model without the three verbs or one that refuses so many steps, no tokens, steps below 1, positions
+            outside the sequence.
     """
     missing = [verb for verb in ("begin", "think", "read") if not callable(getattr(model, verb, None))]
     if missing:
@@ -90,11 +91,14 @@ def record(
     rows = torch.arange(thought.state.shape[0])
     recorder(thought)
     watched = replace(thought, anchor={**thought.anchor, _ROWS: rows})  # a batch-first tensor stays with its rows when others leave
-    if halting is None:
-        final = think_for(model, watched, steps, recorder)
-    else:
-        mask = None if attention_mask is None else attention_mask.bool()
-        final = think_until(model, watched, halting, steps, mask=mask, watch=recorder)
+    try:
+        if halting is None:
+            final = think_for(model, watched, steps, recorder)
+        else:
+            mask = None if attention_mask is None else attention_mask.bool()
+            final = think_until(model, watched, halting, steps, mask=mask, watch=recorder)
+    except InputError as error:
+        raise InputError(f"no more than {recorder.reached} of {steps} steps: {error}") from error
     ids = (
         input_ids
         if isinstance(input_ids, Tensor) and not input_ids.is_floating_point() and input_ids.shape == thought.state.shape[:2]
@@ -147,6 +151,11 @@ class Recorder:
         segment.last = step
         if step % self.every == 0:
             segment.add(thought, step)
+
+    @property
+    def reached(self) -> int:
+        """The last step that was seen."""
+        return self._segments[-1].last if self._segments else 0
 
     def trajectories(self, token_ids: Tensor | None = None, mask: Tensor | None = None, final: Thought | None = None) -> list[Trajectory]:
         """What was recorded so far, one Trajectory for each `begin`."""

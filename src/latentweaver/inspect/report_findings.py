@@ -152,6 +152,12 @@ class Findings:
     def tokens(self) -> int:
         return len(self.positions)
 
+    def name(self, token: int) -> str:
+        """What a token reads; of a state that belongs to no token, its place."""
+        if self.ids is not None:
+            return self.text(self.ids[token])
+        return "the thought" if self.tokens == 1 else f"place {self.positions[token]}"
+
 
 def gather(
     model: Reasoner,

@@ -140,7 +140,7 @@ def _token(found: Findings, token: int) -> dict[str, Any]:
     """What is said of one token in words and single numbers."""
     label, portrait = found.labels[token], found.portraits[token]
     fact: dict[str, Any] = {
-        "text": f"state {found.positions[token]}" if found.ids is None else found.text(found.ids[token]),
+        "text": found.name(token),
         "id": None if found.ids is None else found.ids[token],
         "position": int(found.positions[token]),
         "generated": found.generated[token],
@@ -207,7 +207,7 @@ def _examination(found: Examination) -> dict[str, Any]:
         "verdict": found.verdict,
         "reasons": found.reasons,
         "replay": {"deterministic": replay.deterministic, "error": replay.error, "floor": replay.floor, "autonomous": replay.autonomous},
-        "extension": {"times": extension.times, "label": str(extension.label), "holds": extension.holds},
+        "extension": {"times": extension.times, "label": str(extension.label), "holds": extension.holds, "refused": extension.refused},
         "kick": {"outcome": kick.outcome, "size": kick.size, "returned": kick.returned, "growth": kick.growth, "diverged": kick.diverged},
     }
 

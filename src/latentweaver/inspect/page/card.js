@@ -40,14 +40,26 @@ function redrawCard() {
       label.period ? html("li", {}, `period ${show(label.period)} ± ${show(label.period_error)} steps`) : null)),
     examined ? section("On the bench", html("ul", {}, html("li", {}, html("b", {}, `verdict: ${examined.verdict.replaceAll("_", " ")}`)),
       html("li", {}, `replay: ${examined.replay.deterministic ? "the same state goes on to the same state" : `the same state goes on to states ${show(examined.replay.error)} apart`}${examined.replay.autonomous ? "" : "; what a step does depends on its number"}`),
-      html("li", {}, `${examined.extension.times} times as long: ${examined.extension.label.replaceAll("_", " ")}${examined.extension.holds ? "" : ", so the label is withdrawn"}`),
-      html("li", {}, `kick of ${show(examined.kick.size)}: ${examined.kick.outcome}`))) : html("p", { class: "faint" }, "Labelled from the record alone; it was not put on the bench."),
+      html("li", {}, `${show(examined.extension.times)} times as long: ${examined.extension.label.replaceAll("_", " ")}${examined.extension.holds ? "" : ", so the label is withdrawn"}`),
+      examined.extension.refused ? html("li", {}, `it thinks no longer: ${examined.extension.refused}`) : null,
+      html("li", {}, examined.kick.outcome === "not tried" ? "kick: not tried" : `kick of ${show(examined.kick.size)}: ${examined.kick.outcome}`))) : html("p", { class: "faint" }, "Labelled from the record alone; it was not put on the bench."),
     starts ? section(many(facts.starts.count, "other start"), html("ul", {}, html("li", {}, `path independence ${show(starts.independence)} (1: all end alike); ends ${show(starts.spread)} times as far apart as the starts`),
       html("li", {}, sameAnswer(starts, "it says")), html("li", {}, `their labels: ${starts.labels.map(name => name.replaceAll("_", " ")).join(", ")}`))) : null,
     label.recurrence?.filter(value => Number.isFinite(number(value))).length > 2 ? section("Return after k steps", recurrenceChart(label.recurrence.map(number))) : null,
-    label.evidence ? html("details", { open: "" }, html("summary", {}, "Numbers"), html("table", {}, html("tbody", {}, EVIDENCE.filter(([name]) => name in label.evidence)
-      .map(([name, title, meaning]) => html("tr", { title: meaning }, html("th", { scope: "row" }, title), html("td", { "data-number": name }, Number.isNaN(number(label.evidence[name])) ? "not measured" : show(label.evidence[name])), html("td", { class: "meaning" }, meaning)))))) : null,
   ].filter(Boolean));
+  document.getElementById("numbers").hidden = !label.evidence;
+  document.getElementById("numbers-body").replaceChildren(...EVIDENCE.filter(([name]) => name in (label.evidence ?? {})).map(([name, title, meaning]) =>
+    html("div", { title: meaning }, html("dt", {}, title), html("dd", { "data-number": name }, Number.isNaN(number(label.evidence[name])) ? "not measured" : show(label.evidence[name])), html("dd", { class: "meaning" }, meaning))));
+}
+
+/** The numbers stand below the card, or, where that column would be longer than the other can grow, below both. */
+function placeNumbers() {
+  const numbers = document.getElementById("numbers"), main = document.getElementById("panels");
+  document.getElementById("card").after(numbers);
+  main.style.alignItems = "start"; // each column as high as what stands in it
+  const [left, right] = [...document.querySelectorAll(".column")].map(column => column.offsetHeight);
+  main.style.alignItems = "";
+  if (right - left > roomToGrow()) document.getElementById("footer").before(numbers);
 }
 
 function section(title, ...content) {

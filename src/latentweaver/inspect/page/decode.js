@@ -1,7 +1,7 @@
 // What the model would have said after each step about the chosen token's successor: runs of the likeliest token, the probability and
 // rank of its final answer, and the likeliest few at the chosen step.
 
-const LANE = { left: 118, right: 12, ribbon: 26, probability: 84, rank: 84, gap: 24 };
+const LANE = { left: 118, right: 12, ribbon: 26, probability: 84, rank: 84, gap: 24, most: 300 };
 
 function drawDecode() {
   const body = document.getElementById("decode-body");
@@ -20,6 +20,22 @@ function drawDecode() {
 }
 
 let laneWidth = 0;
+
+function lanes() {
+  return !arrays.top || !tokens.length ? 0 : arrays.answer_rank ? 2 : 1;
+}
+
+function roomToGrow() {
+  return lanes() * (LANE.most - LANE.probability);
+}
+
+/** Where the panel is taller than what stands in it, the curves take the room. */
+function growDecode() {
+  const panel = document.getElementById("decode"), room = panel.getBoundingClientRect().bottom - panel.lastElementChild.getBoundingClientRect().bottom - 14;
+  if (!lanes() || room < 4) return;
+  LANE.probability = LANE.rank = Math.min(LANE.most, LANE.probability + room / lanes());
+  redrawDecode();
+}
 
 function redrawDecode() {
   const body = document.getElementById("decode-body"), width = laneWidth = Math.max(360, body.clientWidth), { token } = chosen, kept = chosen.span, within = steps.slice(0, kept);

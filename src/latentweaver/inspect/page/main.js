@@ -83,7 +83,7 @@ async function start() {
   document.getElementById("subtitle").textContent = [model, `${many(tokens.length, "token")} over ${many(facts.provenance.steps, "step")}`, dtype].filter(Boolean).join(", ");
   document.getElementById("panels").hidden = false;
   Object.assign(chosen, { token: tokens.length - 1, at: readTo }, choiceFromAddress());
-  for (const draw of [drawSummary, drawTimeline, drawStrip, drawHeatmap, drawPortrait, drawDecode, drawCard, drawFooter]) draw();
+  for (const draw of [drawSummary, drawTimeline, drawStrip, drawHeatmap, drawPortrait, drawDecode, drawCard, drawFooter, placeNumbers, growDecode]) draw();
   if (tokens.length) document.addEventListener("keydown", onKey);
   document.documentElement.dataset.ready = "yes";
 }
