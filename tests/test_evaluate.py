@@ -51,6 +51,8 @@ class TestTheShippedReasoner:
         assert [cell["difficulty"] for cell in cells] == [1, 2]
         assert all(0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1 for cell in cells)
         assert "100.0" in str(table)
+        low, high = table.cells[0].interval
+        assert f"{100 * low:.0f}-{100 * high:.0f}" in str(table)
 
 
 def test_a_table_is_drawn_and_its_page_stands_alone(tmp_path):

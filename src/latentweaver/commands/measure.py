@@ -62,7 +62,7 @@ class Eval:
         else:
             table = accuracy_against_steps(model, task, steps, difficulties, self.problems, self.seed)
         console = make_console()
-        console.print(f"{self.model} on {self.task}, accuracy in per cent, {self.problems} problems a row")
+        console.print(f"{self.model} on {self.task}, accuracy in per cent with 95 % intervals, {self.problems} problems a row")
         console.print(str(table), markup=False)
         if self.json is not None:
             table.to_json(self.json)

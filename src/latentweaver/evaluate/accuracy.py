@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Accuracy by difficulty and steps. `print` it, or write it with `to_json`."""
+    """Accuracy by difficulty and steps. `print` it (per cent, the 95 % interval below), or write it with `to_json`."""
 
     task: str
     split: Split
@@ -57,7 +57,9 @@ class Table:
         steps = sorted({cell.steps for cell in self.cells})
         rows = [["difficulty \\ steps", *map(str, steps)]]
         for difficulty in sorted({cell.difficulty for cell in self.cells}):
-            rows.append([str(difficulty), *(f"{100 * self.cell(difficulty, step).accuracy:.1f}" for step in steps)])
+            cells = [self.cell(difficulty, step) for step in steps]
+            rows.append([str(difficulty), *(f"{100 * cell.accuracy:.1f}" for cell in cells)])
+            rows.append(["", *(f"{100 * low:.0f}-{100 * high:.0f}" for low, high in (cell.interval for cell in cells))])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
 

@@ -25,7 +25,7 @@ def plot(table: Table, path: str | Path, title: str = "") -> Path:
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".html"):
         raise InputError(f"cannot write {path.name}: a plot is .png, .svg or .html")
-    figure = _figure(table, title)
+    figure = _figure(table, None if path.suffix == ".html" else title)  # a page has a heading of its own
     if path.suffix == ".html":
         picture = io.StringIO()
         figure.savefig(picture, format="svg", bbox_inches="tight")
@@ -35,7 +35,8 @@ def plot(table: Table, path: str | Path, title: str = "") -> Path:
     return path
 
 
-def _figure(table: Table, title: str) -> Any:
+def _figure(table: Table, title: str | None) -> Any:
+    """The picture; without words above it if `title` is None."""
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
@@ -57,9 +58,10 @@ def _figure(table: Table, title: str) -> Any:
     left.set(xlabel="steps", ylabel="accuracy", ylim=(-0.02, 1.02))
     right.set(xlabel="difficulty")
     for axis, name in ((left, "difficulty"), (right, "steps")):
-        axis.legend(title=name, fontsize=7, ncols=2)
+        axis.legend(title=name, fontsize=7, ncols=8, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
         axis.grid(alpha=0.3)
-    figure.suptitle(title or f"{table.task}: accuracy against steps and difficulty (95 % intervals)")
+    if title is not None:
+        figure.suptitle(title or f"{table.task}: accuracy against steps and difficulty (95 % intervals)", y=1.08)
     return figure
 
 
