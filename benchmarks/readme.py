@@ -107,9 +107,10 @@ AMD EPYC (Zen 4), 25 November 2026 ([benchmarks/results/huginn.md](benchmarks/re
 
 {generation()}
 
-**Training** beside Huginn's own code, tokens per CPU second, one busy thread, 24 November 2026
-([benchmarks/training/throughput](benchmarks/training/throughput/README.md)); on an H100 a looped model of SmolLM2's width
-(86 M parameters, 8 steps, 4 with gradient) trains at 227,000 to 244,000 tokens/s, 28 % of the card's peak, on two at 407,000:
+**Training** beside Huginn's own code, tokens per CPU second, one busy thread of a Zen 5, 24 November 2026
+([benchmarks/training/throughput](benchmarks/training/throughput/README.md)); on a Zen 4 the ratios are 1.14, 1.17, 1.24 and 1.30, where
+products alone would allow 1.36, 1.32, 1.52 and 1.50. On an H100 a looped model of SmolLM2's width (86 M parameters, 8 steps, 4 with
+gradient) trains at 243,000 tokens/s with compiled steps, 30 % of the card's peak, and on two at 459,000, 1.89 times one:
 
 {training()}
 
