@@ -78,6 +78,19 @@ def reasoners(records: list[dict[str, Any]]) -> str:
 
 
 GROUPS = {
+    r"ratio|period \d missed": "two rhythms near a ratio, turns 0.002 to 0.02 rad beside a period",
+    r"spiral of .* onto": "a fast spiral onto a slide, an approach or a cycle",
+    r"orbit that (paused|dies and)": "orbits that pause, and that die and come back",
+    r"size modulated": "cycles whose size comes and goes",
+    r"cycle of 5 beside": "cycles beside one channel a hundred times as large",
+    r"cycle of 5": "cycles that drift off, along a bend, or to a place",
+    r"\d frequencies": "three and four frequencies",
+    r"stairs|from side|two wells, \d|ring of|a rule of two|period (24|40)": "stairs, swings, wells in turn, periods 24 and 40",
+    r"orbit of .* kept|approach of 0.9 kept|slider kept in float16|grows out": "small orbits, approaches and slides kept in float16 and bfloat16",
+    r"pushed|three that|t\^-0.2": "resonance, cycles that slow down, ways that hardly end",
+    r"(Ricker|cubic|Henon) map \d": "doublings of the Ricker, cubic and Henon maps",
+    r"turn born|turn that dies|outside a|inside a|contraction pushed": "turns born from rest, locking and slips, driven contractions",
+    r"Ricker|cubic|Lozi|cat map|delayed|two wells, driven|Chua|on-off": "chaos of eight more maps and flows",
     r"pulse|saw": "pulses and saws of period 2 to 16",
     r"\d+ points that|period \d+ after a walk|periods .* at once|period 7 far|amplitude that": "points that drift off, orbits after a walk, two periods at once",
     r"two freq|golden rotation that|turn of": "two frequencies at once, turns within 0.02 to 0.09 rad of pi",

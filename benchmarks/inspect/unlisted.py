@@ -281,7 +281,7 @@ CASES: dict[str, tuple[tuple[str, ...], Maker]] = {
     "inside a tongue": (SETTLES, tongue(0.8, -0.01)),
     "contraction pushed round by golden turns": (("quasi_orbit",), forced(GOLDEN)),
     "contraction pushed round in seven": (("orbit(7)",), forced(TAU / 7)),
-    "three that drive one another out": (UNNAMED, flow(may_leonard, (0.4, 0.35, 0.3), 3.0, 60)),
+    "three that drive one another out": (UNNAMED, flow(may_leonard, (2.0, 1.9, 1.8), 3.0, 60)),
     **{name: (("wander",), make) for name, make in CHAOS.items()},
     "t^-0.2 towards a place": (("slider", "converging"), lambda rng, steps: embedded((np.arange(steps + 1) + 1.0) ** -0.2, rng)),
     "period 40": (("quasi_orbit", *UNNAMED), lambda rng, steps: embedded((rng.normal(size=(40, 6)))[np.arange(steps + 1) % 40], rng)),
