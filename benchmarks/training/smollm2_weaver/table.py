@@ -59,13 +59,46 @@ def known(looped: dict[str, Any], twin: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def answers(twins: dict[str, Cells], levels: tuple[int, ...] = (1, 2, 4, 8, 16, 24)) -> str:
-    """The twins' answers, by the depth of the question."""
-    lines = ["| task | equal | " + " | ".join(map(str, levels)) + " |", "|" + "---|" * (2 + len(levels))]
-    for task in dict.fromkeys(task for twin in twins.values() for task, _, _ in twin):
-        for name, twin in twins.items():
-            right = [f"{100 * twin[task, level, 1][0] / twin[task, level, 1][1]:.0f}" for level in levels]
-            lines.append(f"| {task} | {name} | " + " | ".join(right) + " |")
+def answers(
+    looped: Cells, twins: dict[str, Cells], levels: tuple[int, ...] = (1, 2, 4, 8, 16, 24), steps: tuple[int, ...] = (1, 20)
+) -> str:
+    """Answers at once, by the depth of the question: of the model with a loop, and of its twins."""
+    asked = [(f"loop, {step} step{'s' * (step > 1)}", looped, step) for step in steps]
+    asked += [(f"no loop, {name}", twin, 1) for name, twin in twins.items()]
+    lines = ["| task | model | " + " | ".join(map(str, levels)) + " |", "|" + "---|" * (2 + len(levels))]
+    for task in dict.fromkeys(task for task, _, _ in looped):
+        for name, found, step in asked:
+            lines.append(f"| {task} | {name} | " + " | ".join(whole(found, task, level, step) for level in levels) + " |")
+    return "\n".join(lines)
+
+
+def whole(found: Cells, task: str, level: int, step: int) -> str:
+    """A whole percentage, or a dash where nothing was asked."""
+    right, count = found.get((task, level, step), (0, 0))
+    return f"{100 * right / count:.0f}" if count else "-"
+
+
+def tokens(path: Path) -> dict[tuple[str, int, int], float]:
+    """For each (task, difficulty, steps) of a written.json: the tokens of a reply, on average."""
+    return {
+        (table["task"], cell["difficulty"], cell["steps"]): cell["tokens"]
+        for table in json.loads(path.read_text())
+        for cell in table["cells"]
+    }
+
+
+def written(looped: Path, twin: Path | None, levels: tuple[int, ...], steps: tuple[int, ...]) -> str:
+    """The same problems answered at once and after writing the way down, at several numbers of steps a token; and by a twin."""
+    at_once, in_writing, length = cells(looped / "unwritten.json"), cells(looped / "written.json"), tokens(looped / "written.json")
+    both = (cells(twin / "unwritten.json"), cells(twin / "written.json")) if twin else ()
+    names = [f"{way}, {step} step{'s' * (step > 1)}" for way in ("at once", "written") for step in steps]
+    names += ["tokens written", *(["no loop, at once", "no loop, written"] if twin else [])]
+    lines = ["| task | depth | " + " | ".join(names) + " |", "|" + "---|" * (2 + len(names))]
+    for task in dict.fromkeys(task for task, _, _ in in_writing):
+        for level in levels:
+            row = [whole(found, task, level, step) for found in (at_once, in_writing) for step in steps]
+            row += [f"{length[task, level, steps[0]]:.0f}", *(whole(found, task, level, 1) for found in both)]
+            lines.append(f"| {task} | {level} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -86,11 +119,16 @@ def runs(names: list[str]) -> str:
 
 def tables() -> dict[str, str]:
     """All tables by the name of their mark."""
-    counts = [json.loads((HERE / name / "hops.json").read_text())["known"] for name in ("looped", "equal-tokens")]
+    counts = [json.loads((HERE / name / "hops.json").read_text())["known"] for name in ("looped", "equal-flops")]
+    twins = {"equal FLOPs": "equal-flops", "equal tokens, empty ways": "empty-ways-twin"}
     return {
         "known": known(*counts),
-        "answers": answers({name: cells(HERE / f"equal-{name.lower()}" / "direct.json") for name in ("tokens", "FLOPs")}),
-        "runs": runs(["looped", "seed1", "equal-tokens", "equal-flops", "first-recipe", "first-recipe-muon"]),
+        "answers": answers(
+            cells(HERE / "looped" / "direct.json"), {name: cells(HERE / place / "direct.json") for name, place in twins.items()}
+        ),
+        "written": written(HERE / "looped", None, (4, 8, 16), (1, 4, 16)),
+        "others written": written(HERE / "seed1", HERE / "equal-flops", (8, 16), (1, 8)),
+        "runs": runs(["looped", "seed1", "equal-flops", "empty-ways", "empty-ways-twin", "first-recipe", "first-recipe-muon"]),
     }
 
 

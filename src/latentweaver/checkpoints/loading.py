@@ -109,8 +109,6 @@ def _with_delta(folder: Path, dtype: torch.dtype | None) -> Any:
     model = load(_named_base(folder, read_note(folder)), dtype="float32", device="cpu")
     for field, value in apply_delta(model, folder).items():
         setattr(model.config, field, value)
-        if field == "eos_token_id":
-            model.generation_config.eos_token_id = value
     return model if dtype is None else model.to(dtype)
 
 
