@@ -25,7 +25,7 @@ import re
 import shutil
 import time
 import traceback
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,6 @@ ARMS: dict[str, dict[str, Any]] = {
 COMMON: dict[str, Any] = {"tasks": ("sums", "counters", "swaps", "arrows"), "difficulty": 6, "base": "smollm2-135m", "epochs": 12}
 COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 128, "accumulate": 2}
 COMMON |= {"lr": 5e-4, "cooldown": 0.3, "precision": "bf16", "compile": True, "record": True, "grid": 16}
-WINDOW = 64
-"""Batches that are sorted by length together, where an arm has no thoughts. The others' come in random order, and so all in one shape a stage."""
 DEEPER = 4
 """How many steps deeper than in training the deeper test goes."""
 
@@ -161,9 +159,9 @@ def about(item: Any) -> dict[str, Any]:
     return {"kind": kind, "hops": hops, "choices": choices}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fresh:
-    """Batches of like length, drawn anew from a pool: batch i of `count` depends on (seed, i) alone, and belongs to epoch i * epochs // count."""
+    """Batches drawn anew from a pool: batch i of `count` depends on (seed, i) alone, and belongs to epoch i * epochs // count."""
 
     pool: list[Example]
     batch_size: int
@@ -171,23 +169,13 @@ class Fresh:
     epochs: int
     make: Any
     seed: int
-    window: int = 1
-    _window: tuple[int, list[list[int]]] = field(default=(-1, []), repr=False)
 
     def epoch(self, index: int) -> int:
         return index * self.epochs // self.count
 
     def __getitem__(self, index: int) -> Any:
-        number, place = divmod(index, self.window)
-        if self._window[0] != number:
-            rng = random.Random(f"window {self.seed} {number}")
-            chosen = rng.choices(range(len(self.pool)), k=self.window * self.batch_size)
-            chosen.sort(key=lambda i: (len(self.pool[i].question), sum(map(len, self.pool[i].steps))))
-            batches = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
-            rng.shuffle(batches)
-            self._window = number, batches
-        rows = [self.pool[i] for i in self._window[1][place]]
-        return self.make(rows, self.epoch(index), random.Random(f"batch {self.seed} {index}"))
+        rng = random.Random(f"batch {self.seed} {index}")
+        return self.make(rng.choices(self.pool, k=self.batch_size), self.epoch(index), rng)
 
 
 # Runs --------------------------------------------------------------------------------------------------------------------
@@ -252,9 +240,8 @@ class Bench:
         return self.sets
 
     def stream(self, recipe: WordProblems, updates: int) -> Fresh:
-        """The training batches."""
-        lesson, count = recipe.lesson, updates * recipe.accumulate
-        return Fresh(self.pool, recipe.batch_size, count, recipe.epochs, lesson.batch, recipe.seed, 1 if lesson.thoughts else WINDOW)
+        """The training batches, drawn in the same way for all arms: one whose batches were of like length could not be compared with others."""
+        return Fresh(self.pool, recipe.batch_size, updates * recipe.accumulate, recipe.epochs, recipe.lesson.batch, recipe.seed)
 
     def cost(self, recipe: WordProblems, rows: int = 512) -> list[float]:
         """Operations of training for one problem at each epoch, over the same problems for all arms."""
@@ -314,6 +301,7 @@ class Bench:
             "updates": log[-1]["update"],
             "planned": updates,
             "rows": rows,
+            "batches": "mixed",
         }
         result |= {
             "recipe": fields,
@@ -373,7 +361,7 @@ class Bench:
 
         learn = Recorded(descend, model) if device.type == "cuda" and recipe.record else descend
         make = lambda rows, _, rng: recipe.lesson.batch(rows, last, rng)  # noqa: E731
-        stream = Fresh(self.pool, recipe.batch_size, 1, 1, make, 1, 1 if recipe.lesson.thoughts else WINDOW)
+        stream = Fresh(self.pool, recipe.batch_size, 1, 1, make, 1)
         flops = training_flops(recipe, (stream[index] for index in range(2))) * recipe.batch_size
         seen: dict[Any, list[float]] = {}
         for index in range(batches):

@@ -23,7 +23,10 @@ PAIRS = [
     ("coconut", "no-thoughts"),
     ("coconut", "no-curriculum"),
     ("coconut", "cot"),
+    ("pause", "no-curriculum"),
     ("pause", "no-thoughts"),
+    ("no-thoughts", "no-cot"),
+    ("cot", "no-cot"),
     ("recurrent", "no-cot"),
     ("recurrent-no-thoughts", "no-thoughts"),
     ("recurrent-coconut", "coconut"),
@@ -41,11 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--write", type=Path, nargs="+", default=[])
+    parser.add_argument("--brief", type=Path, nargs="+", default=[])
     options = parser.parse_args()
     text = tables(options.folder)
     print(text)
     for page in options.write:
         write(page, "word problems", text)
+    for page in options.brief:
+        write(page, "word problems", text.partition("\n\n")[0])
 
 
 def tables(folder: Path) -> str:
@@ -81,7 +87,19 @@ def _name(arm: str, runs: list[Run]) -> str:
 
 def accuracies(runs: dict[str, list[Run]], problems: dict[str, list[dict[str, Any]]]) -> str:
     """What every arm reaches, and what its training and its answers cost."""
-    head = ["arm", "each seed", "unseen templates", "seen templates", "deeper", "updates", "train s", "columns", "GFLOP", "s an answer"]
+    head = [
+        "arm",
+        "each seed",
+        "unseen templates",
+        "seen templates",
+        "deeper",
+        "batches",
+        "updates",
+        "train s",
+        "columns",
+        "GFLOP",
+        "s an answer",
+    ]
     rows = []
     for arm, of in runs.items():
         unseen = [run["sets"]["unseen"] for run in of]
@@ -91,6 +109,7 @@ def accuracies(runs: dict[str, list[Run]], problems: dict[str, list[dict[str, An
                 _name(arm, of),
                 ", ".join(f"{100 * found['accuracy']:.1f}" for found in unseen),
                 *(_percent(_right(of, label)) for label in ("unseen", "seen", "deeper")),
+                of[0]["batches"],
                 str(of[0]["updates"]),
                 ", ".join(f"{run['seconds']:.0f}" for run in of),
                 f"{mean('columns'):.1f}",
@@ -99,7 +118,7 @@ def accuracies(runs: dict[str, list[Run]], problems: dict[str, list[dict[str, An
             ]
         )
     guesses = [_guess(problems[label]) for label in ("unseen", "seen", "deeper")]
-    rows.append(["a guess among the answers of its kind", "", *(f"{100 * guess:.1f}" for guess in guesses), *[""] * 5])
+    rows.append(["a guess among the answers of its kind", "", *(f"{100 * guess:.1f}" for guess in guesses), *[""] * 6])
     return lines(head, rows)
 
 
@@ -152,7 +171,8 @@ def pairs(runs: dict[str, list[Run]]) -> str:
             a, b = _right([x for x, _ in both], label), _right([y for _, y in both], label)
             gain = difference(a, b)
             p = ", ".join(f"{mcnemar([bool(x) for x in p], [bool(y) for y in q]):.2g}" for p, q in zip(a, b, strict=True))
-            rows.append([f"{one} - {other}", label, f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})", p])
+            unlike = "" if both[0][0]["batches"] == both[0][1]["batches"] else " (unlike batches)"
+            rows.append([f"{one} - {other}{unlike}", label, f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})", p])
     return lines(["pair", "templates", "difference in points", "p (McNemar)"], rows)
 
 
