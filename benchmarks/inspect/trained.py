@@ -29,6 +29,7 @@ from safetensors.torch import load_model, save_model
 
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import examine, label, record
+from latentweaver.inspect.labels import ROTATIONS
 from latentweaver.inspect.patching import interchange, verdict
 
 STEPS = 128
@@ -115,6 +116,9 @@ def addition(task: Addition, model: Any, device: str) -> dict[str, Any]:
         same, everything = agreement(states, residues)
         power, strongest = fourier(states, residues, task.p)
         out[name] = {"cosine, same sum": same, "cosine, all": everything, "power of 5 frequencies": power, "frequencies": strongest}
+    round_ = [i for i, one in enumerate(label(record(model, prompts[:200], steps=STEPS, tokens=-1))) if one.name in ROTATIONS]
+    benched = [examine(model, prompts, row=i, steps=STEPS, seeds=0) for i in round_[:6]]
+    out["what goes round, on the bench"] = dict(Counter(f"{one.passive}, {one.kick.outcome}, {one.verdict}" for one in benched))
     found = examine(model, prompts[:1].cpu() if device == "cpu" else prompts[:1])
     out["examined"] = {"verdict": found.verdict, "kick": found.kick.outcome, "path independence": found.reseed.path_independence}
     return out
