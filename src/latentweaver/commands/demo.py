@@ -13,10 +13,10 @@ QUESTIONS = (
 CHAINS = ("r=3 k=r+4 q=k+r ?q=", "a=3 b=a+4 c=b+a d=c+b e=d+d f=e+1 g=f+e h=g+b ?h=")
 
 WORDS = {
-    "Swaps. Ann has red. Bob has blue. Tom has green. Sam has gold. Ann and Bob swap. What does Ann have? Answer:": "blue",
-    "Logic. Jean is true. Jay is not Jean. Alan is not Jay and Jean. Kim is Jay or not Alan. Ron is not Kim. Max is Jay or Ron. Walt is Max "
-    "and Alan. Maria is not Walt and Alan. Tony is not Maria or Jay. Amy is Kim or Tony. Noah is Tony and Amy. Roy is Noah and Jean. Lucy is "
-    "not Roy and Noah. What is Lucy? Answer:": "false",
+    "Swaps. Hugo has yellow. Susan has white. Sam has red. Sara has blue. Sam and Sara swap. Hugo and Sam swap. Susan and Hugo swap. Susan and "
+    "Hugo swap. What does Hugo have? Answer:": "blue",
+    "Logic. Ruth is false. Kay is not Ruth. Lucy is Kay or Ruth. Ted is not Lucy and Kay. Ada is not Ted. Anna is not Ada. Max is Anna or Ruth. "
+    "Guy is Ruth or not Max. Dan is Max or not Guy. What is Dan? Answer:": "false",
 }
 """Questions in plain English, each with its right answer."""
 
