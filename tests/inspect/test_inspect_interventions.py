@@ -162,6 +162,8 @@ def test_a_model_that_refuses_to_think_longer_is_examined_as_far_as_it_goes(most
     assert any(f"no room for more than {most}" in why for why in found.reasons)
     with pytest.raises(lw.InputError, match="no more than 100 of 128 steps: no room for more than 100"):
         lw.record(Remembers(100), IDS, steps=128)
+    with pytest.raises(lw.InputError, match=r"^no room for more than 0"):  # a refusal to begin with is not about how many steps
+        lw.record(Remembers(0), IDS, steps=128)
     with pytest.raises(lw.InputError, match="no room for more than 100"):
         examine(Remembers(100), IDS, steps=128)
 

@@ -98,6 +98,8 @@ def record(
             mask = None if attention_mask is None else attention_mask.bool()
             final = think_until(model, watched, halting, steps, mask=mask, watch=recorder)
     except InputError as error:
+        if not recorder.reached:  # not a matter of how many steps
+            raise
         raise InputError(f"no more than {recorder.reached} of {steps} steps: {error}") from error
     ids = (
         input_ids
