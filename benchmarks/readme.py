@@ -1,7 +1,4 @@
-"""The results in the README, written from the recorded files: `python benchmarks/readme.py` puts them in, `--check` only compares.
-
-A number that stands in the README is one that stands in a file here.
-"""
+"""The results in the README, written from the recorded files: `python benchmarks/readme.py` puts them in, `--check` only compares."""
 
 from __future__ import annotations
 
@@ -9,9 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+from marks import update
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-START, END = "<!-- results: written by benchmarks/readme.py -->", "<!-- end of results -->"
 DEPTHS, STEPS = (1, 4, 8, 16, 32, 48), (1, 4, 8, 16, 32, 64)
 
 
@@ -88,10 +86,8 @@ def on_a_gpu() -> str:
 
 
 def text() -> str:
-    """Everything between the markers."""
-    return f"""{START}
-
-**`weaver-chains`** (3.3 M parameters, shipped) adds chains of dependent digits. Accuracy in per cent on 500 fresh problems a cell, two
+    """Everything between the marks."""
+    return f"""**`weaver-chains`** (3.3 M parameters, shipped) adds chains of dependent digits. Accuracy in per cent on 500 fresh problems a cell, two
 training seeds; chance is 10 %; the 95 % interval of 100.0 begins at 99.2. It was trained on depths up to 16 with at most 20 steps.
 
 {chains()}
@@ -123,22 +119,8 @@ Reading the weights takes 35.3 ms. The weights are random and made to settle, so
 **SmolLM2-135M** at one step, one text, one thread of an AMD EPYC (Zen 4), 25 November 2026
 ([benchmarks/results/smollm2.md](benchmarks/results/smollm2.md)):
 
-{smollm2()}
-
-{END}"""
-
-
-def main() -> None:
-    readme = README.read_text(encoding="utf-8")
-    before, rest = readme.split(START)
-    after = rest.split(END)[1]
-    wanted = before + text() + after
-    if "--check" in sys.argv:
-        if wanted != readme:
-            sys.exit("the README's results are not those of the recorded files; run: python benchmarks/readme.py")
-    else:
-        README.write_text(wanted, encoding="utf-8")
+{smollm2()}"""
 
 
 if __name__ == "__main__":
-    main()
+    update({README: {"results": text()}}, check="--check" in sys.argv)

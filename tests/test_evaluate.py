@@ -67,13 +67,3 @@ def test_a_table_is_drawn_and_its_page_stands_alone(tmp_path):
     assert "<script" not in page and 'src="' not in page and "100.0" in page
     with pytest.raises(InputError, match=r"a\.pdf"):
         plot(table, tmp_path / "a.pdf")
-
-
-def test_the_readme_shows_the_recorded_results():
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    script = Path(__file__).parents[1] / "benchmarks" / "readme.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,14 +21,6 @@ def test_weights_are_small_and_safe() -> None:
     assert folder is not None
     assert {path.name for path in folder.iterdir()} == {"delta.json", "delta.safetensors"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 40e6
-
-
-def test_the_page_says_what_the_runs_left() -> None:
-    page = (RUN.parents[3] / "docs" / "smollm2-weaver.md").read_text()
-    tables = runpy.run_path(str(RUN.parent / "table.py"))["tables"]()
-    assert set(tables) == {"known", "answers", "written", "others written", "runs"}
-    for mark, table in tables.items():
-        assert f"<!-- {mark} -->\n{table}\n<!-- end -->" in page, f"{mark}: python benchmarks/training/smollm2_weaver/table.py --write"
 
 
 def test_without_its_base_the_error_says_where_that_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """docs/dynamics.md, and the output in docs/probing.md, written from the recorded files: `python benchmarks/inspect/table.py`; `--check` only
 compares.
-
-A number that stands in these pages is one that stands in a file here.
 """
 
 from __future__ import annotations
@@ -11,6 +9,9 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from marks import update
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -262,15 +263,6 @@ def trained(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def put(text: str, name: str, content: str) -> str:
-    """`text` with what stands between the markers of `name` replaced."""
-    start, end = f"<!-- {name}: written by benchmarks/inspect/table.py -->", f"<!-- end of {name} -->"
-    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.S)
-    if not pattern.search(text):
-        raise SystemExit(f"no markers for {name}")
-    return pattern.sub(lambda _: f"{start}\n\n{content}\n\n{end}", text)
-
-
 def main() -> None:
     pages = {
         DOCS / "dynamics.md": {
@@ -290,17 +282,7 @@ def main() -> None:
             ),
         },
     }
-    stale = []
-    for page, parts in pages.items():
-        old = new = page.read_text()
-        for name, content in parts.items():
-            new = put(new, name, content)
-        if new != old:
-            stale.append(page.name)
-            if "--check" not in sys.argv:
-                page.write_text(new)
-    print(f"{'stale' if '--check' in sys.argv else 'written'}: {stale or 'nothing'}")
-    sys.exit(bool(stale) and "--check" in sys.argv)
+    update(pages, check="--check" in sys.argv)
 
 
 def probe(table: dict[str, Any]) -> str:

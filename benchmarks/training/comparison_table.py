@@ -1,37 +1,28 @@
 """What `lw compare ... --json FILE` wrote, as a Markdown table: `python benchmarks/training/comparison_table.py FILE` prints it, `--write PAGE ...`
-puts it into Markdown files, between the lines that begin and end it there.
+puts it into Markdown files between the marks of the file's name, and `--check` beside it only compares.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from marks import update
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--write", type=Path, nargs="+", default=[])
+    parser.add_argument("--write", type=Path, nargs="+", default=[], metavar="PAGE")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     text = table(json.loads(options.file.read_text()))
     print(text)
-    for page in options.write:
-        write(page, options.file.stem, text)
-
-
-def write(page: Path, name: str, text: str) -> None:
-    """Put a table into a page, in place of the one of that name.
-
-    Raises:
-        ValueError: if the page has no place for it.
-    """
-    start, end = f"<!-- {name}: written by a script of benchmarks/training -->", f"<!-- end of {name} -->"
-    before, found, rest = page.read_text().partition(start)
-    if not found or end not in rest:
-        raise ValueError(f"{page} has no lines {start} and {end}")
-    page.write_text(f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+    update({page: {options.file.stem: text} for page in options.write}, check=options.check)
 
 
 def lines(head: list[str], rows: list[list[str]]) -> str:

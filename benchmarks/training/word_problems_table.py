@@ -1,21 +1,25 @@
 """The tables of `word_problems.py`'s results: `python benchmarks/training/word_problems_table.py FOLDER` prints them, `--write PAGE` puts them
-into a Markdown file and `--brief PAGE` the first of them, between the lines that begin and end them there.
+into a Markdown file and `--brief PAGE` the first of them, between the marks of "word problems", and `--check` beside these only compares.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from comparison_table import lines, write
+from comparison_table import lines
 from word_problems import ARMS
 
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.evaluate.paired import bootstrap, difference, mcnemar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from marks import update
 
 PAIRS = [
     ("coconut", "no-cot"),
@@ -43,15 +47,15 @@ Run = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--write", type=Path, nargs="+", default=[])
-    parser.add_argument("--brief", type=Path, nargs="+", default=[])
+    parser.add_argument("--write", type=Path, nargs="+", default=[], metavar="PAGE")
+    parser.add_argument("--brief", type=Path, nargs="+", default=[], metavar="PAGE")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     text = tables(options.folder)
     print(text)
-    for page in options.write:
-        write(page, "word problems", text)
-    for page in options.brief:
-        write(page, "word problems", text.partition("\n\n")[0])
+    pages = {page: {"word problems": text} for page in options.write}
+    pages |= {page: {"word problems": text.partition("\n\n")[0]} for page in options.brief}
+    update(pages, check=options.check)
 
 
 def tables(folder: Path) -> str:

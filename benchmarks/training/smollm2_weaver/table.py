@@ -2,17 +2,21 @@
 
 python benchmarks/training/smollm2_weaver/table.py            print them
 python benchmarks/training/smollm2_weaver/table.py --write    put them into the page, between its marks
+python benchmarks/training/smollm2_weaver/table.py --check    end with an error if the page does not show them
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from latentweaver.evaluate.intervals import wilson
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from marks import update
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[2] / "docs" / "smollm2-weaver.md"
@@ -135,12 +139,9 @@ def tables() -> dict[str, str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    write = parser.parse_args().write
-    page = PAGE.read_text() if write else ""
-    for mark, table in tables().items():
-        print(f"{mark}\n\n{table}\n")
-        page = re.sub(
-            rf"(<!-- {mark} -->\n).*?(<!-- end -->)", lambda found, table=table: f"{found[1]}{table}\n{found[2]}", page, flags=re.S
-        )
-    if write:
-        PAGE.write_text(page)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    found = tables()
+    print("\n\n".join(f"{name}\n\n{table}" for name, table in found.items()))
+    if options.write or options.check:
+        update({PAGE: found}, check=options.check)
