@@ -43,7 +43,7 @@ from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, compile_blocks, train
 from latentweaver.training.recorded import Recorded, shape_of
 
-TAUGHT: dict[str, Any] = {"compile": False, "batch_size": 64, "accumulate": 4}
+TAUGHT: dict[str, Any] = {"compile": False}
 ARMS: dict[str, dict[str, Any]] = {
     "cot": {"method": "cot"},
     "no-cot": {"method": "no-cot"},
@@ -61,7 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
 """In the order in which they are run. Pause tokens in several passes are not among them: they compute the numbers of "pause"."""
 
 COMMON: dict[str, Any] = {"tasks": ("sums", "counters", "swaps", "arrows"), "difficulty": 6, "base": "smollm2-135m", "epochs": 12}
-COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 128, "accumulate": 2}
+COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 64, "accumulate": 4}
 COMMON |= {"lr": 5e-4, "cooldown": 0.3, "precision": "bf16", "compile": True, "record": True, "grid": 16}
 DEEPER = 4
 """How many steps deeper than in training the deeper test goes."""
