@@ -135,7 +135,7 @@ class TestMethods:
         assert tokens[:9] == ["lorpus", "is", "wumpus", "wumpus", "is not", "dull", "yumpus", "is", "dull"]
         facts, asked = prontoqa.facts_of(question)
         assert facts[1] == prontoqa.Fact("wumpus", "dull", False) == replace(asked, subject="wumpus")
-        assert list(recipe.floors(recipe.test_items()).values()) == [0.0, 1.0]  # told last: of a yumpus, which nothing is said to be
+        assert list(recipe.floors(recipe.test_items()).values()) == [0.0, 1.0, 0.5, 1.0]  # told last: of a yumpus, which nothing is
         assert prontoqa.shortcut_floors([(question, "False")])["the fact about a kind that something is said to be"] == 0.0
         with pytest.raises(InputError, match="'all is well so far' is not a sentence of ProntoQA"):
             prontoqa.facts_of("All is well so far. True or false: Max is dull.")

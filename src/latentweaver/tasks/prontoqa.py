@@ -56,17 +56,27 @@ def shortcut_floors(problems: list[tuple[str, str]]) -> dict[str, float]:
         speaking = [fact for fact in facts if fact.predicate == asked.predicate]
         if not speaking:
             raise InputError(f"nothing in {question!r} speaks of {asked.predicate!r}")
-        for name, rule in SHORTCUTS.items():
-            believed = rule(facts, speaking) or speaking
+        for name, rank in SHORTCUTS.items():
+            ranks = [rank(facts, fact, asked.subject) for fact in speaking]
+            believed = [fact for fact, each in zip(speaking, ranks, strict=True) if each == max(ranks)]
             true = sum(fact.holds == asked.holds for fact in believed) / len(believed)
             totals[name] += true if answer == "True" else 1 - true
     return {name: total / len(problems) for name, total in totals.items()}
 
 
-SHORTCUTS: dict[str, Callable[[list[Fact], list[Fact]], list[Fact]]] = {
-    "the fact told last": lambda facts, speaking: speaking[-1:],
-    "the fact about a kind that something is said to be": lambda facts, speaking: [
-        fact for fact in speaking if any(other.predicate == fact.subject for other in facts)
-    ],
+def _leading(facts: list[Fact], kind: str, name: str) -> set[str]:
+    """The kinds of which each is a `kind`."""
+    found: set[str] = set()
+    new = {kind}
+    while new := {fact.subject for fact in facts if fact.predicate in new} - found - {name}:
+        found |= new
+    return found
+
+
+SHORTCUTS: dict[str, Callable[[list[Fact], Fact, str], int]] = {
+    "the fact told last": lambda facts, fact, name: facts.index(fact),
+    "the fact about a kind that something is said to be": lambda facts, fact, name: any(other.predicate == fact.subject for other in facts),
+    "the fact about the kind more is said of": lambda facts, fact, name: sum(other.subject == fact.subject for other in facts),
+    "the fact about the kind more kinds lead to": lambda facts, fact, name: len(_leading(facts, fact.subject, name)),
 }
-"""Which of the facts that speak of the property are believed. None of them follows a step from the name."""
+"""How much each of the facts that speak of the property is believed, the name of the question given. None of them follows a step from the name."""

@@ -1,14 +1,15 @@
-"""ProsQA by every method and control: one card, one arm after another, the same problems and epochs for all.
+"""ProsQA or ProntoQA by every method and control: one card, one arm after another, the same problems and epochs for all.
 
-    python benchmarks/training/prosqa.py OUT --test prosqa_test.json --valid prosqa_valid.json --seconds 1300 --base smollm2-135m
-    python benchmarks/training/prosqa.py OUT --table
+    python benchmarks/training/stepwise_arms.py OUT --test prosqa_test.json --valid prosqa_valid.json --seconds 1300 --base smollm2-135m
+    python benchmarks/training/stepwise_arms.py OUT --task prontoqa --train prontoqa_train.json --test prontoqa_test.json --base smollm2-135m
+    python benchmarks/training/stepwise_arms.py OUT --table
 
-One decoder, three tokens a fact, learns to write all steps first (`--steps` epochs); without a pretrained `--base` it has learned
-facts before that: to say what follows a name. Every arm of a seed begins with it and is shown the same graphs as often, their names
-and order drawn anew; the arms with a curriculum go through its stages in that time.
+One decoder, three tokens a fact, learns to write all steps first (`--steps` epochs, fewer once its loss is below `--enough`); on ProsQA,
+without a pretrained `--base`, it has learned facts before that: to say what follows a name. Every arm of a seed begins with it and is shown
+the same problems as often, their names and order drawn anew; the arms with a curriculum go through its stages in that time.
 How often is set from the pace of a trial, so that the first arms (`--fitted`) fit in `--seconds`, or by hand (`--epochs`).
-Every arm leaves OUT/ARM-SEED.json when it is done: right or wrong for each of the published test and validation problems, of longer
-paths and of denser graphs; thoughts and tokens of an answer, its wall time, and what is left of it when thoughts are ablated.
+Every arm leaves OUT/ARM-SEED.json when it is done: right or wrong for each of the published problems and of sets unlike those of training
+(`TASKS`); thoughts and tokens of an answer, its wall time, and what is left of it when thoughts are ablated.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import re
 import shutil
 import time
 import traceback
-from dataclasses import asdict, astuple, replace
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,9 @@ from latentweaver.evaluate.paired import mcnemar
 from latentweaver.recipes import RECIPES
 from latentweaver.recipes.comparing import ablated, floors_of, measure
 from latentweaver.recipes.methods import METHODS
+from latentweaver.tasks import stepwise
 from latentweaver.tasks.graphs import Graph, GraphMaker
+from latentweaver.tasks.prontoqa_rewritten import decoyed, severed
 from latentweaver.tasks.prosqa import ProsQA
 from latentweaver.training import working
 from latentweaver.training.depth import Fixed
@@ -61,7 +66,6 @@ COMMON: dict[str, Any] = {
     "grid": 16,
     "limit": 48,
     "max_latent_stage": 6,
-    "block": 3,
 }
 COMMON |= {"lr": 3e-4, "warmup": 50, "cooldown": 0.2, "precision": "bf16", "compile": True, "record": True, "workers": 6}
 ONE_BY_ONE = {arm: {"compile": False, "batch_size": 64, "accumulate": 2} for arm in ("codi", "pccot")}
@@ -71,12 +75,16 @@ ONE_BY_ONE = {arm: {"compile": False, "batch_size": 64, "accumulate": 2} for arm
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--task", default="prosqa", choices=list(TASKS))
+    parser.add_argument("--train", type=Path, help="the training problems of ProntoQA")
     parser.add_argument("--test", type=Path)
     parser.add_argument("--valid", type=Path)
     parser.add_argument("--seconds", type=float, default=1e9, help="no arm begins that would not end in this time")
-    parser.add_argument("--base", help="a pretrained decoder to begin with, which is given a vocabulary of ProsQA's words")
+    parser.add_argument("--base", help="a pretrained decoder to begin with, which is given a vocabulary of the task's words")
     parser.add_argument("--facts", type=int, default=12, help="epochs of facts at the most, without a base")
     parser.add_argument("--steps", type=int, default=4, help="epochs of all steps in words, before the arms part")
+    parser.add_argument("--enough", type=float, default=0.0, help="the loss of these that is low enough to end them before")
+    parser.add_argument("--first-seconds", type=float, default=1e9, help="they end by then, loading and compiling included")
     parser.add_argument("--first-lr", type=float, default=5e-4, help="learning rate of these")
     parser.add_argument("--epochs", type=int, help="passes over the problems for each arm; from the time there is if left out")
     parser.add_argument(
@@ -89,8 +97,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=8, help="processes that draw problems")
     parser.add_argument("--graphs", type=Path, help="graphs drawn beforehand (`--draw`), for a machine whose time is dear")
     parser.add_argument("--draw", type=Path, help="draw the training graphs into this file (.json.gz), and train nothing")
-    parser.add_argument("--state", type=Path, default=Path("/tmp/prosqa"), help="a folder for checkpoints")
+    parser.add_argument("--state", type=Path, default=Path("/tmp/stepwise-arms"), help="a folder for checkpoints")
     parser.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all arms, as JSON")
+    parser.add_argument("--gigabytes", type=float, help="memory of the card at the most, where others need the rest")
     parser.add_argument("--table", action="store_true", help="print the table of OUT and train nothing")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -111,44 +120,65 @@ def say(*words: Any) -> None:
     print(f"[{time.monotonic() - BEGAN:6.1f} s]", *words, flush=True)
 
 
-def scheduled(epochs: int) -> dict[str, int]:
-    """COCONUT's curriculum in so many epochs: its seven stages, and at least a third of them for the last."""
+@dataclass(frozen=True)
+class Task:
+    """What differs from task to task.
+
+    Attributes:
+        step: tokens of a step.
+        items: the training problems.
+        sets: the published problems, as `test`, and others.
+        asked: problems answered at once.
+        unlike: the set whose answers are ablated besides the test's.
+        fields: of the recipe, from the options.
+    """
+
+    step: int
+    items: Callable[[Any, argparse.Namespace], list[Any]]
+    sets: Callable[[Any], dict[str, list[Any]]]
+    asked: int
+    unlike: str | None
+    fields: Callable[[argparse.Namespace], dict[str, Any]]
+
+
+def scheduled(epochs: int, step: int) -> dict[str, int]:
+    """COCONUT's curriculum in so many epochs: its seven stages, and at least a third of them for the last; `step` tokens are a step."""
     stage = max(2 * epochs // 21, 1)
-    return {"epochs": max(epochs, 8), "epochs_per_stage": stage, "removed_per_epoch": max(round(3 / stage), 1)}
+    return {"epochs": max(epochs, 8), "epochs_per_stage": stage, "removed_per_epoch": max(round(step / stage), 1)}
 
 
 def run_all(options: argparse.Namespace) -> None:
     """Every arm of every seed, as far as the time goes."""
-    ends, pace = BEGAN + options.seconds, 0.0
+    ends, pace, task = BEGAN + options.seconds, 0.0, TASKS[options.task]
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.assume_static_by_default = False  # one piece of code for all shapes
+    if options.gigabytes:
+        torch.cuda.set_per_process_memory_fraction(options.gigabytes * 1e9 / torch.cuda.get_device_properties(0).total_memory)
     fields = {
         **COMMON,
-        **scheduled(options.epochs or 20),
+        "block": task.step,
+        **scheduled(options.epochs or 20, task.step),
+        **task.fields(options),
         **options.more,
-        "test": options.test,
-        "valid": options.valid,
         "device": options.device,
         "base": options.base,
         "own_words": options.base is not None,
     }
-    shared = RECIPES["prosqa-cot"](**fields)
-    items = read(options.graphs)[: shared.problems] if options.graphs else drawn(shared, options.jobs)
-    items = [item for item in items if len(item.graph.edges) <= options.edges]
-    sets = problems(shared)
+    shared = RECIPES[f"{options.task}-cot"](**fields)
+    items, sets = task.items(shared, options), task.sets(shared)
     say(f"{len(items)} problems")
     for seed in options.seeds:
         if time.monotonic() + 200 * (pace > 0) > ends:
             break
         base = begun(replace(shared, seed=seed, lr=options.first_lr), items, sets["test"], options)
         if not pace:
-            pace = trial(RECIPES["prosqa-coconut"](**{**fields, "seed": seed}), items, base)
+            pace = trial(RECIPES[f"{options.task}-coconut"](**{**fields, "seed": seed}), items, base)
             if not options.epochs:
                 arms = options.arms[: options.fitted]
                 left, cost = ends - time.monotonic() - ASIDE * len(arms), sum(ARMS[arm] for arm in arms)
                 epochs = max(int(left / cost / pace / (len(items) // shared.batch_size)), 8)
-                fields |= scheduled(min(epochs, 50))
-            say(f"{1000 * pace:.0f} ms an update of COCONUT's last stage, { ({key: fields[key] for key in scheduled(20)}) }")
+                fields |= scheduled(min(epochs, 50), task.step)
+            say(f"{1000 * pace:.0f} ms an update of COCONUT's last stage, { ({key: fields[key] for key in scheduled(20, 1)}) }")
         for arm in options.arms:
             name = f"{arm}-{seed}"
             needs = ASIDE + ARMS[arm] * pace * fields["epochs"] * (len(items) // shared.batch_size)
@@ -159,9 +189,11 @@ def run_all(options: argparse.Namespace) -> None:
                 continue
             for record in (True, False):
                 try:
-                    recipe = RECIPES[f"prosqa-{arm}"](**{**fields, **ONE_BY_ONE.get(arm, {}), "seed": seed, "record": record})
+                    recipe = RECIPES[f"{options.task}-{arm}"](**{**fields, **ONE_BY_ONE.get(arm, {}), "seed": seed, "record": record})
                     result = run(recipe, arm, items, sets, base, options, ends)
                     (options.out / f"{name}.json").write_text(json.dumps(result))
+                    done = fields["epochs"] * (len(items) // shared.batch_size) * result["updates"] / result["planned"]
+                    pace = min(pace, result["seconds"] / ARMS[arm] / done)  # a trial may be slower than what follows
                     break
                 except Exception:  # the other arms go on; what failed is in the log
                     say(f"{name} failed, record={record}")
@@ -224,7 +256,13 @@ def read(path: Path) -> list[Any]:
     return [task.worded(Graph(nodes, tuple((a, b) for a, b in edges), *rest), rng) for nodes, edges, *rest in rows]
 
 
-def problems(recipe: Any) -> dict[str, list[Any]]:
+def graphs(recipe: Any, options: argparse.Namespace) -> list[Any]:
+    """ProsQA's training problems, but for the largest."""
+    items = read(options.graphs)[: recipe.problems] if options.graphs else drawn(recipe, options.jobs)
+    return [item for item in items if len(item.graph.edges) <= options.edges]
+
+
+def beside_graphs(recipe: Any) -> dict[str, list[Any]]:
     """The published problems, and graphs unlike those of training: longer paths, more edges."""
     from latentweaver.tasks.prosqa import load
 
@@ -239,6 +277,31 @@ def problems(recipe: Any) -> dict[str, list[Any]]:
     return sets
 
 
+def beside_deductions(recipe: Any) -> dict[str, list[Any]]:
+    """The published problems, the same with one to four kinds that lead to the other kind as well, and with their chain severed."""
+    tests = stepwise.load(recipe.test)
+    rewritten: dict[str, Callable[[Any, random.Random], Any]] = {"decoyed": decoyed}
+    rewritten |= {f"decoys {decoys}": partial(decoyed, decoys=decoys) for decoys in (1, 2, 3)} | {"severed": severed}
+    sets = {"test": tests}
+    for label, rewrite in rewritten.items():
+        rng = random.Random(label)
+        sets[label] = [rewrite(item, rng) for item in tests[: len(tests) if label == "decoyed" else 400]]
+    return sets
+
+
+TASKS = {
+    "prosqa": Task(3, graphs, beside_graphs, 256, None, lambda options: {"test": options.test, "valid": options.valid}),
+    "prontoqa": Task(
+        step=7,
+        items=lambda recipe, options: recipe.items,
+        sets=beside_deductions,
+        asked=400,
+        unlike="decoyed",
+        fields=lambda options: {"train": options.train, "test": options.test, "renamed": True},
+    ),
+}
+
+
 def begun(recipe: Any, items: list[Any], tests: list[Any], options: argparse.Namespace) -> Any:
     """The decoder that all arms of a seed begin with: it knows facts, and writes steps. How well is left in OUT/begun.json."""
     place = options.state / f"begun-{recipe.seed}.pt"
@@ -248,13 +311,14 @@ def begun(recipe: Any, items: list[Any], tests: list[Any], options: argparse.Nam
         decoder.load_state_dict(torch.load(place))
         return decoder
     epoch = len(items) // recipe.batch_size // recipe.accumulate
-    if recipe.base is None:
+    if recipe.base is None and hasattr(recipe, "facts_epochs"):
         facts = replace_kept(recipe, facts_epochs=10**6, epochs=10**7, cooldown=0.0)
         _train(facts, options.facts * epoch, options.state / f"facts-{recipe.seed}", "facts", options, 1e18, enough=FLOOR)
     if options.steps:
-        model = _train(recipe, options.steps * epoch, options.state / f"steps-{recipe.seed}", "steps", options, 1e18)[0].eval()
+        folder, ends = options.state / f"steps-{recipe.seed}", BEGAN + options.first_seconds
+        model = _train(recipe, options.steps * epoch, folder, "steps", options, ends, options.enough)[0].eval()
         with torch.compiler.set_stance("force_eager"):
-            wrote = measure(model, recipe.tokenizer, tests, "cot", recipe.seed, batch_size=256)
+            wrote = measure(model, recipe.tokenizer, tests, "cot", recipe.seed, batch_size=TASKS[options.task].asked)
         say(f"steps written: {wrote.accuracy:.3f} right of the test")
         (options.out / "begun.json").write_text(json.dumps(wrote.as_dict()))
     decoder.to("cpu")
@@ -307,8 +371,8 @@ def _train(
 
 
 def run(recipe: Any, arm: str, items: list[Any], sets: dict, base: Any, options: argparse.Namespace, ends: float) -> dict[str, Any]:
-    """Train an arm from the decoder that knows facts, and measure it."""
-    began = time.monotonic()
+    """Train an arm from the decoder that all begin with, and measure it."""
+    began, task = time.monotonic(), TASKS[options.task]
     recipe.__dict__["items"] = items
     tokenizer = recipe.tokenizer
     decoder = plain(recipe, base) if arm in ONE_BY_ONE and hasattr(base.config, "prelude_layers") else copy.deepcopy(base)
@@ -320,27 +384,32 @@ def run(recipe: Any, arm: str, items: list[Any], sets: dict, base: Any, options:
     result: dict[str, Any] = {
         "name": name,
         "arm": arm,
+        "task": options.task,
         "seed": recipe.seed,
         "updates": lines[-1]["update"],
         "planned": recipe.updates,
         "shown": lines[-1]["update"] * recipe.batch_size * recipe.accumulate,
     }
     first = {"epochs of facts at most": 0 if options.base else options.facts, "epochs of steps": options.steps, "lr": options.first_lr}
+    first |= {"enough": options.enough}
     result |= {"first": first, "seconds": trained, "machine": machine(options.device)}
     result |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    result["recipe"] = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(recipe).items()}
-    result["recipe"] |= {"test": "published", "valid": "published", "device": None}
+    result["recipe"] = {key: "published" if isinstance(value, Path) else value for key, value in asdict(recipe).items()} | {"device": None}
     if options.device.startswith("cuda"):
         result["gigabytes"] = torch.cuda.max_memory_reserved() / 1e9
     result["log"] = [line for line in lines if line["update"] % 100 == 0]
     with torch.compiler.set_stance("force_eager"):
         result["sets"] = {
-            label: measure(model, tokenizer, chosen, arm, recipe.seed, timed=10 * (label == "test"), batch_size=256).as_dict()
+            label: measure(model, tokenizer, chosen, arm, recipe.seed, timed=10 * (label == "test"), batch_size=task.asked).as_dict()
             for label, chosen in sets.items()
         }
-        result["floors"] = {label: floors_of(chosen) for label, chosen in sets.items()}
+        result["floors"] = {label: floors_of(chosen) | recipe.floors(chosen) for label, chosen in sets.items()}
         if recipe.lesson.thoughts and METHODS[arm].feedback != "pause":
-            result["ablations"] = [effect.as_dict() for effect in ablated(model, tokenizer, sets["test"], batch_size=256)]
+            for name_of, label in {"ablations": "test", "ablations unlike": task.unlike}.items():
+                if label is not None:
+                    chosen = sets[label] if task.unlike is None else sets[label][: task.asked]
+                    effects = ablated(model, tokenizer, chosen, batch_size=task.asked)
+                    result[name_of] = [effect.as_dict() for effect in effects]
     shown = {label: round(measured["accuracy"], 3) for label, measured in result["sets"].items()}
     say(name, f"{trained:.0f} s to train, {time.monotonic() - began:.0f} s in all", shown)
     return result
@@ -373,14 +442,13 @@ def cut_at(run: dict) -> str:
 
 
 def table(runs: list[dict]) -> str:
-    """Each arm: the published problems with intervals, a paired test against COCONUT, other graphs, and what an answer costs."""
+    """Each arm: the published problems with intervals, a paired test against COCONUT, other sets, and what an answer costs."""
     if not runs:
         return "no run is finished"
     known = {(run["arm"], run["seed"]): run for run in runs}
-    lines = [
-        "| arm | seed | test (95 %) | against coconut, p | valid | longer | denser | thoughts and tokens | ms of an answer | s to train |"
-    ]
-    lines.append("|" + "---|" * 10)
+    labels = list(runs[0]["sets"])[1:]
+    heads = ["arm", "seed", "test (95 %)", "against coconut, p", *labels, "thoughts and tokens", "ms of an answer", "s to train"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for run in sorted(runs, key=lambda run: (list(ARMS).index(run["arm"]), run["seed"])):
         right = [letter == "1" for letter in run["sets"]["test"]["right"]]
         low, high = wilson(sum(right), len(right))
@@ -388,19 +456,21 @@ def table(runs: list[dict]) -> str:
         if beside is not None and run["arm"] != "coconut":
             theirs = [letter == "1" for letter in beside["sets"]["test"]["right"]]
             paired = f"{100 * (sum(right) - sum(theirs)) / len(right):+.1f}, {mcnemar(right, theirs):.2g}"
-        others = " | ".join(
-            f"{100 * run['sets'][label]['accuracy']:.1f}" if label in run["sets"] else "" for label in ("valid", "longer", "denser")
-        )
+        others = " | ".join(f"{100 * run['sets'][label]['accuracy']:.1f}" if label in run["sets"] else "" for label in labels)
         test = run["sets"]["test"]
         lines.append(
             f"| {run['arm']}{cut_at(run)} | {run['seed']} | {100 * sum(right) / len(right):.1f} ({100 * low:.1f} to {100 * high:.1f}) | {paired} | {others} "
             f"| {test['tokens']:.1f} | {1000 * test['seconds']:.0f} | {run['seconds']:.0f} |"
         )
-    floors = runs[0]["floors"]["test"]
-    lines += ["", "Floors on the test: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items())]
+    lines.append("")
+    for label, floors in runs[0]["floors"].items():
+        lines.append(f"Floors, {label}: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items()))
     for run in runs:
-        if "ablations" in run:
-            lines.append(f"{run['name']}: " + ", ".join(f"{effect['name']} {100 * effect['accuracy']:.1f}" for effect in run["ablations"]))
+        for key in ("ablations", "ablations unlike"):
+            if key in run:
+                lines.append(
+                    f"{run['name']}, {key}: " + ", ".join(f"{effect['name']} {100 * effect['accuracy']:.1f}" for effect in run[key])
+                )
     return "\n".join(lines)
 
 
