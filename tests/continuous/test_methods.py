@@ -1,9 +1,11 @@
 """Recipes of problems with steps: every method trains, stops and goes on, answers; the table and the ablations read what they left."""
 
 import json
+import os
 import random
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from latentweaver import recipes
 from latentweaver.cli import main
 from latentweaver.errors import InputError
 from latentweaver.evaluate.answers import answers
+from latentweaver.recipes import comparing
 from latentweaver.recipes.comparing import Comparison, Result, compare, measure, softened
 from latentweaver.recipes.methods import METHODS
 from latentweaver.recipes.prosqa import ProsQA
@@ -159,13 +162,42 @@ class TestComparing:
         asked = ["--methods", "coconut,pause,cot,soft", "--seeds", "1", "--timed", "1", "--json", str(tmp_path / "table.json")]
         main(["compare", "prosqa", "--folder", str(runs), *asked, *FLAGS])
         shown, table = capsys.readouterr().out, json.loads((tmp_path / "table.json").read_text())
-        assert [line.split()[0] for line in shown.splitlines()[2:6]] == ["coconut", "pause", "cot", "soft"]
+        lines = shown.splitlines()
+        assert [line.split(":")[0] for line in lines[:4]] == ["coconut-0", "pause-0", "cot-0", "soft-0"]
+        assert [line.split()[0] for line in lines[6:10]] == ["coconut", "pause", "cot", "soft"]
         assert "without searching, by lower in-degree" in shown
         assert "training" not in shown
         items = ProsQA(**FIELDS).test_items()
         for result, row in zip(table["results"], table["rows"], strict=True):
             assert row["mean"] == result["accuracy"] == result["right"].count("1") / len(items)
             assert row["seconds"] > 0
+
+    def test_a_stop_loses_nothing_that_was_measured(self, runs, tmp_path, capsys, monkeypatch) -> None:
+        """Stopped while the third answers: two are in the file, and shown; while the file is written: the one before is whole."""
+        monkeypatch.setenv("COLUMNS", "200")
+        file, real, replaced, measured = tmp_path / "table.json", comparing.measure, os.replace, []
+
+        def stopped(model, tokenizer, items, method, seed, timed):
+            if method == "cot":
+                raise KeyboardInterrupt
+            return real(model, tokenizer, items, method, seed, timed)
+
+        def stopped_writing(beside, place):
+            measured.append(json.loads(Path(beside).read_text()))  # what is written is whole before it takes the name
+            if len(measured) == 2:
+                raise KeyboardInterrupt
+            replaced(beside, place)
+
+        asked = ["compare", "prosqa", "--folder", str(runs), "--methods", "pause,coconut,cot", "--seeds", "1", "--timed", "0", *FLAGS]
+        monkeypatch.setattr(comparing, "measure", stopped)
+        with pytest.raises(SystemExit):
+            main([*asked, "--json", str(file)])
+        assert [row["method"] for row in json.loads(file.read_text())["rows"]] == ["pause", "coconut"]
+        assert [line.partition(": accuracy ")[0] for line in capsys.readouterr().out.splitlines()] == ["pause-0", "coconut-0"]
+        monkeypatch.setattr(os, "replace", stopped_writing)
+        with pytest.raises(SystemExit):
+            main([*asked, "--json", str(file.with_name("other.json"))])
+        assert json.loads(file.with_name("other.json").read_text()) == measured[0]
 
     def test_trains_what_is_missing(self, tmp_path) -> None:
         names = []
@@ -200,6 +232,7 @@ class TestComparing:
             (["compare", "prosqa", "--methods", "magic"], "unknown method magic"),
             (["compare", "prosqa", "--seeds", "0"], "seeds must be at least 1"),
             (["compare", "prontoqa", "--methods", "cot"], "--test is needed"),
+            (["compare", "prosqa", "--methods", "magic", "--json", "nowhere/table.json"], "--json: there is no folder nowhere"),
             (["compare", "prosqa", "--epochs", "three"], "epochs"),
             (["compare", "prosqa", "--test", "nowhere.json"], "cannot read nowhere.json"),
         ],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from latentweaver.commands.common import quiet
+from latentweaver.commands.common import quiet, write_json
 
 
 @dataclass(frozen=True)
@@ -71,4 +70,4 @@ class Ablate:
         console.print(f"{self.model} ({about['method']}) on {len(effects[0].right)} problems of {self.task}, per cent", markup=False)
         console.print(in_columns(lines), markup=False, highlight=False, soft_wrap=True)
         if self.json is not None:
-            self.json.write_text(json.dumps([effect.as_dict() for effect in effects], indent=1) + "\n")
+            write_json(self.json, [effect.as_dict() for effect in effects])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from latentweaver.errors import InputError
@@ -24,6 +27,13 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file; whenever the program is stopped, the file is the old one or the new one, whole."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(beside, path)
 
 
 def prompt_ids(tokenizer: Any, question: str, raw: bool, device: Any) -> Any:

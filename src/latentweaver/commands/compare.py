@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from latentweaver.commands.common import one_line_errors, quiet
+from latentweaver.commands.common import one_line_errors, quiet, write_json
 from latentweaver.errors import InputError
 
 
@@ -28,7 +27,7 @@ class Choices:
         methods: which, separated by commas; all of them, soft thinking among them, if not given.
         seeds: how many models of each method.
         timed: problems that are asked one at a time for the wall time.
-        json: also write rows and results to this file.
+        json: also write rows and results to this file, again after each model that has answered.
     """
 
     folder: Path = Path("runs/compare")
@@ -68,6 +67,8 @@ def _compare(choices: Choices, recipe: Any) -> None:
     from latentweaver.recipes.methods import METHODS
 
     quiet()
+    if choices.json is not None and not choices.json.parent.is_dir():  # said before hours of training, not after
+        raise InputError(f"--json: there is no folder {choices.json.parent}; make it, or name a file elsewhere")
     console = make_console()
     methods = [method.strip() for method in choices.methods.split(",") if method.strip()] or [*METHODS, SOFT]
     shown: set[str] = set()
@@ -79,7 +80,12 @@ def _compare(choices: Choices, recipe: Any) -> None:
         if "accuracy" in line:
             console.print(f"{name} at update {line['update']}: accuracy {line['accuracy']:.3f}", style="dim", markup=False)
 
-    comparison = compare(recipe, choices.folder, methods, choices.seeds, choices.timed, report)
+    def measured(so_far: Any) -> None:
+        console.print(said(so_far.results[-1]), markup=False, highlight=False)
+        if choices.json is not None:
+            write_json(choices.json, so_far.as_dict())
+
+    comparison = compare(recipe, choices.folder, methods, choices.seeds, choices.timed, report, measured)
     problems, seeds = len(comparison.results[0].right), choices.seeds
     console.print(
         f"accuracy in per cent on {problems} problems, {seeds} seed{'s' * (seeds > 1)}, 95 % intervals; against {comparison.against}:"
@@ -87,8 +93,15 @@ def _compare(choices: Choices, recipe: Any) -> None:
     console.print(in_columns(table_of(comparison)), markup=False, highlight=False, soft_wrap=True)
     for rule, accuracy in comparison.floors.items():
         console.print(f"without searching, by {rule}: {100 * accuracy:.1f}", markup=False)
-    if choices.json is not None:
-        choices.json.write_text(json.dumps(comparison.as_dict(), indent=1) + "\n")
+
+
+def said(result: Any) -> str:
+    """What one model did, in a line."""
+    from latentweaver.evaluate.intervals import wilson
+
+    low, high = wilson(sum(result.right), len(result.right))
+    seconds = "" if result.seconds is None else f", {result.seconds:.3g} s/answer"
+    return f"{result.method}-{result.seed}: accuracy {per_cent(result.accuracy, low, high)}, {result.tokens:.1f} tokens{seconds}"
 
 
 def table_of(comparison: Any) -> list[list[str]]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from latentweaver.commands.common import numbers, quiet
+from latentweaver.commands.common import numbers, quiet, write_json
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,6 @@ class Bench:
     """Also write the numbers to this file."""
 
     def __call__(self) -> None:
-        import json
-
         import torch
         from rich.table import Table
 
@@ -139,4 +137,4 @@ class Bench:
         console.print(table)
         console.print("MB read: weights, for one token of every row. Of limit: GB/s as a part of what memory gives.", soft_wrap=True)
         if self.json is not None:
-            self.json.write_text(json.dumps(rows, indent=1) + "\n")
+            write_json(self.json, rows)

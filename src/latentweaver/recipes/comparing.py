@@ -203,6 +203,7 @@ def compare(
     seeds: int = 3,
     timed: int = 20,
     report: Callable[[str, dict[str, Any]], None] | None = None,
+    measured: Callable[[Comparison], None] | None = None,
 ) -> Comparison:
     """Train what is not there yet, read the rest, ask all of them the recipe's test problems.
 
@@ -213,6 +214,7 @@ def compare(
         seeds: how many of each.
         timed: problems that are asked one at a time for the wall time.
         report: is given the run's name and each line of its log.
+        measured: is given the comparison so far whenever one more run has answered, its result last: hours may lie between two of them.
 
     Raises:
         InputError: an unknown method, or fewer than one seed.
@@ -221,7 +223,8 @@ def compare(
         raise InputError(f"unknown method {', '.join(unknown)}; there are {', '.join((*METHODS, SOFT))}")
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}")
-    items, results = recipe.test_items(), []
+    items = recipe.test_items()
+    found = Comparison((), "coconut" if "coconut" in methods else methods[0], floors_of(items) | recipe.floors(items))
     for method in methods:
         for seed in range(seeds):
             name = f"{'cot' if method == SOFT else method}-{seed}"
@@ -230,8 +233,11 @@ def compare(
                 one = replace(recipe, method="cot" if method == SOFT else method, seed=seed)
                 one.run(place, resume=place.exists(), report=None if report is None else lambda line, name=name: report(name, line))
             model, tokenizer = _opened(place / "model", recipe.device)
-            results.append(measure(softened(model) if method == SOFT else model, tokenizer, items, method, seed, timed))
-    return Comparison(tuple(results), "coconut" if "coconut" in methods else methods[0], floors_of(items) | recipe.floors(items))
+            result = measure(softened(model) if method == SOFT else model, tokenizer, items, method, seed, timed)
+            found = replace(found, results=(*found.results, result))
+            if measured is not None:
+                measured(found)
+    return found
 
 
 def floors_of(items: list[Any]) -> dict[str, float]:
