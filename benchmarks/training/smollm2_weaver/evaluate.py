@@ -15,14 +15,11 @@ from typing import Any
 import torch
 
 from latentweaver.checkpoints.loading import load, load_tokenizer
-from latentweaver.evaluate.worded import accuracy_in_words, accuracy_in_writing
+from latentweaver.evaluate.worded import WRITTEN_SIZES, accuracy_in_words, accuracy_in_writing
 from latentweaver.tasks.worded import WORDED
 
 SIZES = (0.2, 0.8)
-"""How much there is beyond what the answer needs."""
-
-WRITTEN_SIZES = (0.0, 0.1)
-"""The same where the way is written down: shorter, as the text holds it twice."""
+"""How much there is beyond what the answer needs, where it is asked for at once."""
 
 
 def options_of(parser: argparse.ArgumentParser) -> None:

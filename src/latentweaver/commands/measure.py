@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from latentweaver.commands.common import numbers, quiet, write_json
+from latentweaver.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,21 @@ class Eval:
     steps: str = "1,2,4,8,16,32,64"
     """Numbers of steps to read the answer at."""
 
-    difficulty: str = "1,2,4,8,16,32"
-    """Difficulties to ask for."""
+    difficulty: str = ""
+    """Difficulties to ask for; if not given, those of 1,2,4,8,16,32 that the task has."""
 
     problems: int = 200
     """Problems of each difficulty."""
 
     seed: int = 0
     """Another seed, other problems."""
+
+    written: bool = False
+    """Have the way written down before the answer, with --steps for each token: a task in words, and a model that was taught to
+    write, as smollm2-weaver was."""
+
+    tokens: int = 160
+    """With --written: the most tokens of a reply; a longer one counts as wrong."""
 
     json: Path | None = None
     """Also write the table to this file."""
@@ -46,28 +54,77 @@ class Eval:
         from latentweaver import tasks
         from latentweaver.checkpoints.loading import load, load_tokenizer
         from latentweaver.console import make_console
-        from latentweaver.errors import InputError
         from latentweaver.evaluate import accuracy_against_steps
         from latentweaver.evaluate.plot import plot
         from latentweaver.evaluate.worded import accuracy_in_words
 
         if self.problems < 1:
             raise InputError(f"--problems must be at least 1, got {self.problems}")
-        steps, difficulties = numbers("--steps", self.steps), numbers("--difficulty", self.difficulty)
-        task = tasks.task(self.task)
+        if self.tokens < 1:
+            raise InputError(f"--tokens must be at least 1, got {self.tokens}")
+        steps, task = numbers("--steps", self.steps), tasks.task(self.task)
+        difficulties = self._difficulties(*task.difficulties)
+        if self.written and not isinstance(task, tasks.Worded):
+            raise InputError(f"{self.task} has no written form; tasks that have one: {', '.join(tasks.WORDED)}")
         quiet()
-        model = load(self.model, device=self.device)
-        if isinstance(task, tasks.Worded):
+        console, model = make_console(), load(self.model, device=self.device)
+        if self.written:
+            table = self._in_writing(model, task, steps, difficulties, console)
+        elif isinstance(task, tasks.Worded):
             table = accuracy_in_words(model, load_tokenizer(self.model), task, steps, difficulties, self.problems, self.seed)
         else:
             table = accuracy_against_steps(model, task, steps, difficulties, self.problems, self.seed)
-        console = make_console()
         console.print(f"{self.model} on {self.task}, accuracy in per cent with 95 % intervals, {self.problems} problems a row")
         console.print(str(table), markup=False)
         if self.json is not None:
             table.to_json(self.json)
         if self.plot is not None:
             console.print(f"[dim]{plot(table, self.plot, f'{self.model} on {self.task}')}[/dim]")
+
+    def _difficulties(self, low: int, high: int) -> list[int]:
+        """Those that were asked for, or what the task has of 1, 2, 4, ...
+
+        Raises:
+            InputError: one that the task does not have; said before anything is computed.
+        """
+        if not self.difficulty:
+            return [level for level in (1, 2, 4, 8, 16, 32) if low <= level <= high] or [low]
+        asked = numbers("--difficulty", self.difficulty)
+        if wrong := [level for level in asked if not low <= level <= high]:
+            raise InputError(f"--difficulty: {self.task} has difficulties {low} to {high}, got {', '.join(map(str, wrong))}")
+        return asked
+
+    def _in_writing(self, model: Any, task: Any, steps: list[int], difficulties: list[int], console: Any) -> Any:
+        """The table of answers that are written with the way to them; each cell is said as soon as it is known."""
+        from latentweaver.checkpoints.loading import load_tokenizer
+        from latentweaver.evaluate.worded import WRITTEN_SIZES, Written, accuracy_in_writing
+
+        answered = 0
+
+        def report(cell: Written) -> None:
+            nonlocal answered
+            answered += cell.answered
+            if not answered:  # the easiest problems with the most steps; what comes next takes minutes and would be no better
+                raise InputError(
+                    f"none of {cell.count} replies (difficulty {cell.difficulty}, steps {cell.steps}) came to an answer: {self.model} "
+                    f"was not taught to write its way down, as smollm2-weaver was, or --tokens {self.tokens} is too few"
+                )
+            right, sure, tokens = cell.shown
+            console.print(f"difficulty {cell.difficulty}, steps {cell.steps}: {right} ({sure}), {tokens}", style="dim", highlight=False)
+
+        return accuracy_in_writing(
+            model,
+            load_tokenizer(self.model),
+            task,
+            steps,
+            sorted(difficulties),
+            self.problems,
+            self.seed,
+            WRITTEN_SIZES,
+            self.tokens,
+            batch_size=32,  # what a reply keeps in memory grows with its tokens and its steps
+            report=report,
+        )
 
 
 @dataclass(frozen=True)

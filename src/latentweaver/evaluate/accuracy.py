@@ -36,6 +36,12 @@ class Cell:
     def interval(self) -> tuple[float, float]:
         return wilson(self.right, self.count)
 
+    @property
+    def shown(self) -> list[str]:
+        """What a printed table shows of it, line by line: per cent, and the interval."""
+        low, high = self.interval
+        return [f"{100 * self.accuracy:.1f}", f"{100 * low:.0f}-{100 * high:.0f}"]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -57,9 +63,8 @@ class Table:
         steps = sorted({cell.steps for cell in self.cells})
         rows = [["difficulty \\ steps", *map(str, steps)]]
         for difficulty in sorted({cell.difficulty for cell in self.cells}):
-            cells = [self.cell(difficulty, step) for step in steps]
-            rows.append([str(difficulty), *(f"{100 * cell.accuracy:.1f}" for cell in cells)])
-            rows.append(["", *(f"{100 * low:.0f}-{100 * high:.0f}" for low, high in (cell.interval for cell in cells))])
+            lines = zip(*(self.cell(difficulty, step).shown for step in steps), strict=True)
+            rows += [[str(difficulty) if i == 0 else "", *line] for i, line in enumerate(lines)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
 

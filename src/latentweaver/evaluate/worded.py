@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from latentweaver.errors import InputError
 from latentweaver.evaluate.accuracy import Cell, Table
 from latentweaver.tasks.problem import Split, draw
 from latentweaver.tasks.worded.stream import Words, as_batch, row_of
 from latentweaver.tasks.worded.writing import DIRECT, Worded, WordedProblem, step_by_step
 
+WRITTEN_SIZES = (0.0, 0.1)
+"""How much there is beyond what the answer needs where the way is written down: little, as the text holds the problem twice."""
+
 
 @dataclass(frozen=True)
 class Written(Cell):
-    """A cell whose answers were written with the way to them: also the tokens of a reply, on average, the last one included."""
+    """A cell whose answers were written with the way to them.
+
+    Attributes:
+        tokens: of a reply, on average, the last one included.
+        answered: replies that came to an answer, right or wrong.
+    """
 
     tokens: float
+    answered: int
+
+    @property
+    def shown(self) -> list[str]:
+        return [*super().shown, f"{self.tokens:.0f} tokens"]
 
 
 def drawn(task: Worded, difficulty: int, problems: int, seed: int, size: tuple[float, float], split: Split = "test") -> list[WordedProblem]:
@@ -95,29 +109,53 @@ def accuracy_in_writing(
     size: tuple[float, float] = (0.0, 1.0),
     most_tokens: int = 160,
     split: Split = "test",
+    batch_size: int = 128,
+    report: Callable[[Written], None] | None = None,
 ) -> Table:
     """How often the answer is right that the model gives after writing down its way, greedily, with that many steps for each token.
 
-    Arguments as in `accuracy_in_words`; a reply longer than `most_tokens` counts as wrong.
+    Arguments as in `accuracy_in_words`, and:
+
+    Args:
+        model: also has transformers' `generate`, with `num_steps`.
+        most_tokens: a longer reply counts as wrong.
+        report: is given each cell as soon as it is known, at each difficulty the one with the most steps first.
+
+    Returns:
+        A table of `Written` cells.
+
+    Raises:
+        InputError: a difficulty that the task cannot draw, or a tokenizer that has no tokens for words.
     """
-    cells, device = [], next(model.parameters()).device
-    ends = model.generation_config.eos_token_id  # one or several, or None
-    ends = tokenizer.eos_token_id if ends is None else ends
+    cells: list[Written] = []
     for difficulty in difficulties:
         found = drawn(task, difficulty, problems, seed, size, split)
-        prompts = [step_by_step(problem)[0] for problem in found]
-        rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-        longest, end = max(map(len, rows)), tokenizer.eos_token_id  # which pads too: not every tokenizer has a token for it
-        ids = torch.tensor([[end] * (longest - len(row)) + row for row in rows], device=device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-        for step in sorted(set(steps)):
-            output = model.generate(ids, attention_mask=mask, num_steps=step, max_new_tokens=most_tokens, do_sample=False, pad_token_id=end)
-            output = output[:, longest:]
-            replies = tokenizer.batch_decode(output, skip_special_tokens=True)
-            said = torch.isin(output, torch.as_tensor(ends, device=device), invert=True)
-            tokens = said.sum(1).add(1).clamp(max=output.shape[1]).float().mean().item()
-            right = sum(
-                task.judge(problem, reply.rpartition(DIRECT)[2]) and DIRECT in reply for problem, reply in zip(found, replies, strict=True)
-            )
-            cells.append(Written(difficulty, step, right, problems, tokens))
-    return Table(task.name, split, seed, tuple(cells))
+        rows = [tokenizer(step_by_step(problem)[0], add_special_tokens=False)["input_ids"] for problem in found]
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if any(unknown in row for row in rows):
+            raise InputError(f"this model's tokenizer has no tokens for {found[0].prompt!r}: it cannot read problems in words")
+        for step in sorted(set(steps), reverse=True):
+            replies, tokens = [], 0
+            for start in range(0, problems, batch_size):
+                said, count = _replies(model, tokenizer, rows[start : start + batch_size], step, most_tokens)
+                replies, tokens = replies + said, tokens + count
+            answers = [reply.rpartition(DIRECT)[2] if DIRECT in reply else None for reply in replies]
+            right = sum(answer is not None and task.judge(problem, answer) for problem, answer in zip(found, answers, strict=True))
+            answered = sum(answer is not None for answer in answers)
+            cells.append(Written(difficulty, step, right, problems, tokens=tokens / problems, answered=answered))
+            if report is not None:
+                report(cells[-1])
+    return Table(task.name, split, seed, tuple(sorted(cells, key=lambda cell: (cell.difficulty, cell.steps))))
+
+
+def _replies(model: Any, tokenizer: Any, rows: list[list[int]], steps: int, most_tokens: int) -> tuple[list[str], int]:
+    """What is written after prompts of any lengths, and how many tokens of it all there are, the last ones included."""
+    device, longest, end = next(model.parameters()).device, max(map(len, rows)), tokenizer.eos_token_id
+    ends = model.generation_config.eos_token_id  # one or several, or None
+    ends = end if ends is None else ends
+    ids = torch.tensor([[end] * (longest - len(row)) + row for row in rows], device=device)  # not every tokenizer has a token to pad with
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    output = model.generate(ids, attention_mask=mask, num_steps=steps, max_new_tokens=most_tokens, do_sample=False, pad_token_id=end)
+    output = output[:, longest:]
+    said = torch.isin(output, torch.as_tensor(ends, device=device), invert=True)
+    return tokenizer.batch_decode(output, skip_special_tokens=True), int(said.sum(1).add(1).clamp(max=output.shape[1]).sum())
