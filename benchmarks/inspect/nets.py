@@ -63,11 +63,29 @@ def looped(vocabulary: int, seed: int, width: int = 96, heads: int = 4, steps: i
     return RecurrentDepthForCausalLM(config)
 
 
+class Looped:
+    """What the tasks of looped nets share: a task is a stream of batches with a `vocabulary` and a `seed`."""
+
+    vocabulary: int
+    seed: int
+
+    def model(self) -> RecurrentDepthForCausalLM:
+        """The net before any training."""
+        return looped(self.vocabulary, self.seed)
+
+    def trained(self, objective: Any, depth: Any, folder: Path, updates: int, device: str | None, **more: Any) -> Any:
+        """The net after that many updates; `more` goes into the settings of the loop."""
+        model = self.model()
+        settings = Settings(updates, self.seed, "muon", lr=2e-3, device=device, log_every=100, checkpoint_every=updates, **more)
+        train(model, objective, depth, self, settings, folder)
+        return model.eval()
+
+
 # Addition modulo p -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Addition:
+class Addition(Looped):
     """`a b =`, answered by a + b modulo p, on four pairs in five; `shuffled` deals the answers anew to the pairs."""
 
     p: int
@@ -96,15 +114,9 @@ class Addition:
         drawn = torch.randint(len(prompts), (self.batch,), generator=generator_for(self.seed, index))
         return Rows.answered(prompts[drawn], answers[drawn])
 
-    def model(self) -> RecurrentDepthForCausalLM:
-        """The net before any training."""
-        return looped(self.vocabulary, self.seed)
-
     def train(self, folder: Path, updates: int, device: str | None) -> Any:
-        model = self.model()
-        settings = Settings(updates, self.seed, "muon", 2e-3, self.weight_decay, device=device, log_every=100, checkpoint_every=updates)
-        train(model, LastStep(), Uniform(1, 8, 8, seed=self.seed), self, settings, folder)
-        return model.eval()
+        depth = Uniform(1, 8, 8, seed=self.seed)
+        return self.trained(LastStep(), depth, folder, updates, device, weight_decay=self.weight_decay)
 
 
 # Clocks and counters: something else is to be said after every step -------------------------------------------------------
@@ -131,7 +143,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Clock:
+class Clock(Looped):
     """`n`, and after step t the answer (n + t) modulo p ("cycle"), n + t ("up") or max(n - t, 0) ("down"), up to `longest` steps."""
 
     kind: str
@@ -156,23 +168,16 @@ class Clock:
         n = torch.randint(self.starts, (self.batch, 1), generator=generator_for(self.seed, index))
         return Rows(n, n)
 
-    def model(self) -> RecurrentDepthForCausalLM:
-        """The net before any training."""
-        return looped(self.vocabulary, self.seed)
-
     def train(self, folder: Path, updates: int, device: str | None) -> Any:
-        model = self.model()
-        settings = Settings(updates, self.seed, "muon", lr=2e-3, device=device, log_every=100, cooldown=0.5, checkpoint_every=updates)
         depth = Curriculum(Uniform(1, self.longest, 6, seed=self.seed), start=4, updates=updates // 2, field="high")
-        train(model, Told(self.rule), depth, self, settings, folder)
-        return model.eval()
+        return self.trained(Told(self.rule), depth, folder, updates, device, cooldown=0.5)
 
 
 # Counting the ones of a string --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Ones:
+class Ones(Looped):
     """A string of bits and `=`, answered by how many ones it has."""
 
     length: int = 24
@@ -193,15 +198,8 @@ class Ones:
     def __getitem__(self, index: int) -> Rows:
         return Rows.answered(*self.draw(self.batch, 10_000 + 1_000_003 * self.seed + index))
 
-    def model(self) -> RecurrentDepthForCausalLM:
-        """The net before any training."""
-        return looped(self.vocabulary, self.seed)
-
     def train(self, folder: Path, updates: int, device: str | None) -> Any:
-        model = self.model()
-        settings = Settings(updates, self.seed, "muon", lr=2e-3, device=device, log_every=100, cooldown=0.5, checkpoint_every=updates)
-        train(model, LastStep(), Uniform(1, 8, 8, seed=self.seed), self, settings, folder)
-        return model.eval()
+        return self.trained(LastStep(), Uniform(1, 8, 8, seed=self.seed), folder, updates, device, cooldown=0.5)
 
 
 # A backdoor in continuous thoughts ----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from safetensors.torch import load_model, save_model
 
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import examine, label, record
-from latentweaver.inspect.labels import ROTATIONS
+from latentweaver.inspect.labels import ROTATIONS, Label
 from latentweaver.inspect.patching import interchange, verdict
 
 STEPS = 128
@@ -52,9 +52,9 @@ def share(right: torch.Tensor) -> dict[str, Any]:
     return {"share": count / of, "interval": wilson(count, of), "of": of}
 
 
-def labels_of(model: Any, ids: torch.Tensor, steps: int = STEPS, token: int = -1) -> dict[str, Any]:
-    """How many rows have each label at one token, and how widely those that have it still move: the median of spread over norm."""
-    found, spread = list(label(record(model, ids, steps=steps, tokens=token))), {}
+def counted(found: list[Label]) -> dict[str, Any]:
+    """How many rows have each label, and how widely those that have it still move: the median of spread over norm."""
+    spread: dict[str, list[float]] = {}
     for one in found:
         if (e := one.evidence) is not None and e.norm > 0:
             spread.setdefault(str(one), []).append(e.spread / e.norm)
@@ -106,17 +106,18 @@ def addition(task: Addition, model: Any, device: str) -> dict[str, Any]:
     learned, told = (x.to(device) for x in task.pairs(held_out=False))
     every = torch.cat([prompts, learned])
     residues = (every[:, :2].sum(-1) % task.p).cpu().numpy()
+    labels = list(label(record(model, prompts[:200], steps=STEPS, tokens=-1)))
     out: dict[str, Any] = {
         "held out": by_step(model, prompts, answers, (1, 2, 4, 8, 16, 32, 128)),
         "learned": by_step(model, learned[:2000], told[:2000], (8,)),
-        **labels_of(model, prompts[:200]),
+        **counted(labels),
     }
     for name, one in (("trained", model), ("untrained", looped(task.vocabulary, 99).to(device).eval())):
         states = end_states(one, every)
         same, everything = agreement(states, residues)
         power, strongest = fourier(states, residues, task.p)
         out[name] = {"cosine, same sum": same, "cosine, all": everything, "power of 5 frequencies": power, "frequencies": strongest}
-    round_ = [i for i, one in enumerate(label(record(model, prompts[:200], steps=STEPS, tokens=-1))) if one.name in ROTATIONS]
+    round_ = [i for i, one in enumerate(labels) if one.name in ROTATIONS]
     benched = [examine(model, prompts, row=i, steps=STEPS, seeds=0) for i in round_[:6]]
     out["what goes round, on the bench"] = dict(Counter(f"{one.passive}, {one.kick.outcome}, {one.verdict}" for one in benched))
     found = examine(model, prompts[:1].cpu() if device == "cpu" else prompts[:1])
@@ -135,22 +136,24 @@ def clock(task: Clock, model: Any, device: str) -> dict[str, Any]:
         right.append(model.read(thought).logits[:, -1].argmax(-1) == task.rule(starts[:, 0], step))
     said = torch.stack(right, 1)
     asked = starts if task.kind != "down" else starts[-32:]  # those that have far to count
+    path = record(model, asked, steps=longest if task.kind != "down" else 96)
+    labels = list(label(path))
     out: dict[str, Any] = {
         "right, trained steps": share(said[:, : task.longest]),
         "right, all steps": share(said),
         "right throughout": share(said.all(1)),
         "steps": longest,
-        **labels_of(model, asked, longest if task.kind != "down" else 96),
+        **counted(labels),
     }
     if task.kind == "down":
-        out["labels of 128 steps"] = labels_of(model, starts)["labels"]
+        out["labels of 128 steps"] = counted(list(label(record(model, starts, steps=STEPS))))["labels"]
     if task.kind == "cycle":
-        always = [str(one) for one, ok in zip(label(record(model, starts, steps=STEPS)), said.all(1), strict=True) if ok]
+        always = [str(one) for one, ok in zip(labels, said.all(1), strict=True) if ok]
         out["orbit(p) where right throughout"] = f"{always.count(f'orbit({task.p})')} of {len(always)}"
         found = examine(model, starts[:1])
         out["examined"] = {"verdict": found.verdict, "kick": found.kick.outcome}
     else:
-        out |= straightness(record(model, asked, steps=min(longest, 96)).states[:, :, 0], task, asked[:, 0].cpu().numpy())
+        out |= straightness(path.states[:, :, 0], task, asked[:, 0].cpu().numpy())
     return out
 
 
@@ -209,7 +212,7 @@ def ones(task: Ones, model: Any, device: str) -> dict[str, Any]:
         "without the best line": share(without(best)),
         "without a random direction": share(torch.cat([without(rng.normal(size=len(slope))) for _ in range(20)])),
         "chance": 1 / (task.length + 1),
-        **labels_of(model, fresh[:200]),
+        **counted(list(label(record(model, fresh[:200], steps=STEPS, tokens=-1)))),
     }
 
 
