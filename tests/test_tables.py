@@ -34,6 +34,7 @@ after
         "inspect/table.py",
         "training/smollm2_weaver/table.py",
         "training/comparison_table.py training/prontoqa/prontoqa.json --write training/prontoqa/README.md",
+        "training/prontoqa_table.py training/prontoqa/smollm2 --write training/prontoqa/README.md",
         pytest.param(
             "training/word_problems_table.py training/word_problems --write training/word_problems/README.md"
             " --brief ../docs/continuous-thought.md",
