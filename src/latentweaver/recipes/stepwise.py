@@ -52,7 +52,8 @@ class Stepwise(ABC):
         lead: tokens of each answer that only lead up to it, for "codi" and "pccot"; None for what the task says.
         limit: tokens of an answer at most, steps in words among them.
         evaluate_items: test problems of each look during training.
-        window: so many batches' problems are sorted by length and then shared out, so that a batch has rows of like length.
+        window: so many batches' problems are sorted by length and then shared out, so that a batch has rows of like length. Where problems
+            are of several kinds, a batch is then mostly of one kind: leave it at 1 there.
         grid: rows are padded to multiples of this, so that batches come in few shapes (see `record`).
         batch_size, lr, weight_decay, warmup, cooldown, clip, seed, precision, compile, record, workers, device, accumulate: see
             `training.Settings`.

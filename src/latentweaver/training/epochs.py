@@ -23,7 +23,8 @@ class Epochs:
         batch_size: how many to a batch.
         make: what a batch is made of.
         seed: another seed, other orders.
-        window: batches that are made of so many batches' examples sorted by length, and shuffled again.
+        window: how many batches' examples are sorted by length, cut into batches, and the batches shuffled again; 1 for no sorting. Examples
+            of several kinds differ in length by kind, and a batch is then mostly of one.
         length: what is sorted by.
     """
 
