@@ -2,14 +2,14 @@
 
     python benchmarks/training/stepwise_arms.py OUT --test prosqa_test.json --valid prosqa_valid.json --seconds 1300 --base smollm2-135m
     python benchmarks/training/stepwise_arms.py OUT --task prontoqa --train prontoqa_train.json --test prontoqa_test.json --base smollm2-135m
-    python benchmarks/training/stepwise_arms.py OUT --table
+    python benchmarks/training/stepwise_table.py OUT
 
 One decoder, three tokens a fact, learns to write all steps first (`--steps` epochs, fewer once its loss is below `--enough`); on ProsQA,
 without a pretrained `--base`, it has learned facts before that: to say what follows a name. Every arm of a seed begins with it and is shown
 the same problems as often, their names and order drawn anew; the arms with a curriculum go through its stages in that time.
 How often is set from the pace of a trial, so that the first arms (`--fitted`) fit in `--seconds`, or by hand (`--epochs`).
 Every arm leaves OUT/ARM-SEED.json when it is done: right or wrong for each of the published problems and of sets unlike those of training
-(`TASKS`); thoughts and tokens of an answer, its wall time, and what is left of it when thoughts are ablated.
+(`stepwise_tasks.py`); thoughts and tokens of an answer, its wall time, and what is left of it when thoughts are ablated.
 """
 
 from __future__ import annotations
@@ -18,44 +18,32 @@ import argparse
 import contextlib
 import copy
 import gc
-import gzip
 import json
-import multiprocessing
 import os
 import platform
-import random
 import re
 import shutil
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from stepwise_table import ARMS, table
+from stepwise_tasks import TASKS, keep_graphs
 
 from latentweaver.checkpoints.formats import llama_tensor
-from latentweaver.evaluate.intervals import wilson
-from latentweaver.evaluate.paired import mcnemar
 from latentweaver.recipes import RECIPES
 from latentweaver.recipes.comparing import ablated, floors_of, measure
 from latentweaver.recipes.methods import METHODS
-from latentweaver.tasks import stepwise
-from latentweaver.tasks.graphs import Graph, GraphMaker
-from latentweaver.tasks.prontoqa_rewritten import decoyed, severed
-from latentweaver.tasks.prosqa import ProsQA
 from latentweaver.training import working
 from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, compile_blocks, train
 from latentweaver.training.ranks import Asked
 from latentweaver.training.recorded import Recorded
 
-ARMS = {"coconut": 1.0, "pause": 0.55, "no-cot": 0.5, "cot": 0.55, "no-thoughts": 0.5, "icot": 0.55, "no-curriculum": 1.05, "lotus": 1.6}
-ARMS |= {"pccot": 2.2, "codi": 2.4, "pause-multipass": 1.0}
-"""In this order, with about how long each takes beside COCONUT."""
 ASIDE = 35
 """Seconds of an arm that are no updates as usual: its shapes are met for the first time, and it is measured."""
 COMMON: dict[str, Any] = {
@@ -100,17 +88,13 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=Path("/tmp/stepwise-arms"), help="a folder for checkpoints")
     parser.add_argument("--more", type=json.loads, default={}, help="fields of the recipe for all arms, as JSON")
     parser.add_argument("--gigabytes", type=float, help="memory of the card at the most, where others need the rest")
-    parser.add_argument("--table", action="store_true", help="print the table of OUT and train nothing")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.draw:
-        items = drawn(RECIPES["prosqa-cot"](), options.jobs)
-        with gzip.open(options.draw, "wt") as file:
-            json.dump([astuple(item.graph) for item in items], file)
+        keep_graphs(options.draw, options.jobs)
         return
-    if not options.table:
-        run_all(options)
-    print(table([json.loads(path.read_text()) for path in sorted(options.out.glob("*-[0-9].json"))]))
+    run_all(options)
+    print(table(options.out))
 
 
 BEGAN = time.monotonic()
@@ -118,27 +102,6 @@ BEGAN = time.monotonic()
 
 def say(*words: Any) -> None:
     print(f"[{time.monotonic() - BEGAN:6.1f} s]", *words, flush=True)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What differs from task to task.
-
-    Attributes:
-        step: tokens of a step.
-        items: the training problems.
-        sets: the published problems, as `test`, and others.
-        asked: problems answered at once.
-        unlike: the set whose answers are ablated besides the test's.
-        fields: of the recipe, from the options.
-    """
-
-    step: int
-    items: Callable[[Any, argparse.Namespace], list[Any]]
-    sets: Callable[[Any], dict[str, list[Any]]]
-    asked: int
-    unlike: str | None
-    fields: Callable[[argparse.Namespace], dict[str, Any]]
 
 
 def scheduled(epochs: int, step: int) -> dict[str, int]:
@@ -234,72 +197,6 @@ def trial(recipe: Any, items: list[Any], base: Any) -> float:
         torch.cuda.empty_cache()
     say("trial", *(f"{1000 * each:.0f}" for each in times), "ms")
     return sorted(times)[len(times) // 2] + 0.004 * (device.type == "cuda")  # the optimiser's share
-
-
-def drawn(recipe: Any, jobs: int) -> list[Any]:
-    """The training problems, by several processes."""
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        parts = pool.starmap(_part, [(recipe.nodes, recipe.hops, recipe.problems // jobs + 1, part) for part in range(jobs)])
-    return [item for part in parts for item in part][: recipe.problems]
-
-
-def _part(nodes: int, hops: tuple[int, int], count: int, part: int) -> list[Any]:
-    torch.set_num_threads(1)
-    task, rng = ProsQA(GraphMaker(nodes=nodes, hops=hops)), random.Random(f"prosqa train {part}")
-    return [task.draw(rng) for _ in range(count)]
-
-
-def read(path: Path) -> list[Any]:
-    """The problems of graphs drawn beforehand."""
-    task, rng = ProsQA(), random.Random("prosqa train")
-    rows = json.loads(gzip.decompress(path.read_bytes()))
-    return [task.worded(Graph(nodes, tuple((a, b) for a, b in edges), *rest), rng) for nodes, edges, *rest in rows]
-
-
-def graphs(recipe: Any, options: argparse.Namespace) -> list[Any]:
-    """ProsQA's training problems, but for the largest."""
-    items = read(options.graphs)[: recipe.problems] if options.graphs else drawn(recipe, options.jobs)
-    return [item for item in items if len(item.graph.edges) <= options.edges]
-
-
-def beside_graphs(recipe: Any) -> dict[str, list[Any]]:
-    """The published problems, and graphs unlike those of training: longer paths, more edges."""
-    from latentweaver.tasks.prosqa import load
-
-    low, high = recipe.hops
-    sets = {"test": load(recipe.test), "valid": load(recipe.valid)} if recipe.test else {"test": recipe.test_items()[:40]}
-    for label, maker in {
-        "longer": GraphMaker(nodes=recipe.nodes + 6, hops=(high + 1, high + 2)),
-        "denser": GraphMaker(nodes=recipe.nodes, hops=(low, high), parents=2.0),
-    }.items():
-        rng = random.Random(label)
-        sets[label] = [ProsQA(maker).draw(rng) for _ in range(300 if recipe.test else 20)]
-    return sets
-
-
-def beside_deductions(recipe: Any) -> dict[str, list[Any]]:
-    """The published problems, the same with one to four kinds that lead to the other kind as well, and with their chain severed."""
-    tests = stepwise.load(recipe.test)
-    rewritten: dict[str, Callable[[Any, random.Random], Any]] = {"decoyed": decoyed}
-    rewritten |= {f"decoys {decoys}": partial(decoyed, decoys=decoys) for decoys in (1, 2, 3)} | {"severed": severed}
-    sets = {"test": tests}
-    for label, rewrite in rewritten.items():
-        rng = random.Random(label)
-        sets[label] = [rewrite(item, rng) for item in tests[: len(tests) if label == "decoyed" else 400]]
-    return sets
-
-
-TASKS = {
-    "prosqa": Task(3, graphs, beside_graphs, 256, None, lambda options: {"test": options.test, "valid": options.valid}),
-    "prontoqa": Task(
-        step=7,
-        items=lambda recipe, options: recipe.items,
-        sets=beside_deductions,
-        asked=400,
-        unlike="decoyed",
-        fields=lambda options: {"train": options.train, "test": options.test, "renamed": True},
-    ),
-}
 
 
 def begun(recipe: Any, items: list[Any], tests: list[Any], options: argparse.Namespace) -> Any:
@@ -435,43 +332,6 @@ def plain(recipe: Any, base: Any) -> Any:
 def machine(device: str) -> str:
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} CPU cores"
-
-
-def cut_at(run: dict) -> str:
-    return "" if run["updates"] == run.get("planned", run["updates"]) else f", cut at update {run['updates']} of {run['planned']}"
-
-
-def table(runs: list[dict]) -> str:
-    """Each arm: the published problems with intervals, a paired test against COCONUT, other sets, and what an answer costs."""
-    if not runs:
-        return "no run is finished"
-    known = {(run["arm"], run["seed"]): run for run in runs}
-    labels = list(runs[0]["sets"])[1:]
-    heads = ["arm", "seed", "test (95 %)", "against coconut, p", *labels, "thoughts and tokens", "ms of an answer", "s to train"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for run in sorted(runs, key=lambda run: (list(ARMS).index(run["arm"]), run["seed"])):
-        right = [letter == "1" for letter in run["sets"]["test"]["right"]]
-        low, high = wilson(sum(right), len(right))
-        beside, paired = known.get(("coconut", run["seed"])), ""
-        if beside is not None and run["arm"] != "coconut":
-            theirs = [letter == "1" for letter in beside["sets"]["test"]["right"]]
-            paired = f"{100 * (sum(right) - sum(theirs)) / len(right):+.1f}, {mcnemar(right, theirs):.2g}"
-        others = " | ".join(f"{100 * run['sets'][label]['accuracy']:.1f}" if label in run["sets"] else "" for label in labels)
-        test = run["sets"]["test"]
-        lines.append(
-            f"| {run['arm']}{cut_at(run)} | {run['seed']} | {100 * sum(right) / len(right):.1f} ({100 * low:.1f} to {100 * high:.1f}) | {paired} | {others} "
-            f"| {test['tokens']:.1f} | {1000 * test['seconds']:.0f} | {run['seconds']:.0f} |"
-        )
-    lines.append("")
-    for label, floors in runs[0]["floors"].items():
-        lines.append(f"Floors, {label}: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items()))
-    for run in runs:
-        for key in ("ablations", "ablations unlike"):
-            if key in run:
-                lines.append(
-                    f"{run['name']}, {key}: " + ", ".join(f"{effect['name']} {100 * effect['accuracy']:.1f}" for effect in run[key])
-                )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
