@@ -16,6 +16,8 @@ first is asked for. The value at the end of a chain is looked at in three places
     looked up          the token of the next statement that names it
     looked up, unused  the same in the other chain, whose value nobody asks for
 
+and at the last token, whose readout is the answer (`--places answer` patches it).
+
 A patch puts in that one token's state from another problem with the same names and another value; beside it one from a problem with
 other links but the same value, which must change nothing.
 """
@@ -40,10 +42,12 @@ import torch
 
 from latentweaver.checkpoints.loading import load, load_tokenizer
 from latentweaver.inspect import Writer, interchange, read_steps, record, truncation_test
+from latentweaver.inspect.report_findings import weights_hash
 from latentweaver.inspect.stated import hint_test
 from latentweaver.tasks.worded import NAMES, Homes
 
 PLACES = ("written", "looked up", "looked up, unused")
+LAST = "answer"
 AFTER = (0, 1, 2, 3, 4, 5, 6, 8, 12)
 LATER = (1, 2, 3, 8)
 """How many steps after a patch the answer is read."""
@@ -120,6 +124,7 @@ def collect(name: str, out: Path, options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
         "model": name,
+        "weights": weights_hash(model),
         "dtype": options.dtype,
         "device": device_name(model),
         "links": links,
@@ -134,10 +139,10 @@ def collect(name: str, out: Path, options: argparse.Namespace) -> None:
     questions = [make(links, names, used, other, rng) for used, other, names in drawn]
     ids = torch.tensor([encode(one.text) for one in questions])
     ends = np.cumsum([len(encode(part)) for part in questions[0].statements]).tolist()
-    places = dict(zip(PLACES, (ends[-4] - 1, ends[-2] + names_it, ends[-3] + names_it), strict=True))
-    kept = {place: [] for place in (*PLACES, "answer")}
+    places = dict(zip((*PLACES, LAST), (ends[-4] - 1, ends[-2] + names_it, ends[-3] + names_it, ids.shape[1] - 1), strict=True))
+    kept = {place: [] for place in places}
     for start in range(0, count, batch):
-        part = record(model, ids[start : start + batch].to(model.device), steps=end, tokens=[*places.values(), ids.shape[1] - 1]).states
+        part = record(model, ids[start : start + batch].to(model.device), steps=end, tokens=list(places.values())).states
         for i, place in enumerate(kept):
             kept[place].append(part[:, [*after, end], i].astype(np.float32))
     np.savez_compressed(
@@ -163,7 +168,7 @@ def collect(name: str, out: Path, options: argparse.Namespace) -> None:
     plain, others, same = (torch.tensor(rows).to(model.device) for rows in three.values())
     for step in after:
         for later in later_on:
-            for place in PLACES:
+            for place in options.places:
                 one = interchange(model, plain, others, same, step=step, steps=step + later, tokens=places[place])
                 found["patches"].append(
                     {"after": step, "read": step + later, "place": place, "shift": one.shift, "interval": one.interval, "causal": one.causal,
@@ -192,7 +197,9 @@ def write(name: str, out: Path, options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
     def keep(found: dict[str, Any]) -> None:
-        (out / "written.json").write_text(json.dumps({"model": name, **found, "device": device_name(model)}, indent=1) + "\n")
+        (out / "written.json").write_text(
+            json.dumps({"model": name, "weights": weights_hash(model), **found, "device": device_name(model)}, indent=1) + "\n"
+        )
         print(f"{name}: {', '.join(found)}, {time.monotonic() - began:.0f} s", flush=True)
 
     in_writing(name, model, encode, tokenizer.decode, options.written, keep, lambda: options.seconds - (time.monotonic() - began))
@@ -276,15 +283,27 @@ def device_name(model: Any) -> str:
     return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU"
 
 
+def judged(patches: list[dict[str, Any]], read: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The patches with their verdicts. Readable: the linear probe's interval begins above what labels dealt anew reach."""
+    from latentweaver.inspect import verdict
+
+    out = []
+    for one in patches:
+        row = next(row for row in read[one["place"]] if row["step"] == one["after"])
+        readable = row["probe interval"][0] > row["null"][1]
+        out.append({**one, "readable": readable, "verdict": verdict(readable, one["causal"], "the value").sentence})
+    return out
+
+
 def measure(folder: Path, out: Path, after: list[int]) -> None:
     """Separability, bits and the verdicts, from what was collected after those steps."""
-    from latentweaver.inspect import bits_about, calibrate_bits, separability_by_step, verdict
+    from latentweaver.inspect import bits_about, calibrate_bits, separability_by_step
 
     found = json.loads((folder / "collected.json").read_text())
     arrays = np.load(folder / "states.npz")
     steps, result = arrays["steps"].tolist(), {}
     chosen = [i for i, step in enumerate(steps) if step in after]
-    for place in (*PLACES, "answer"):
+    for place in (*PLACES, LAST):
         states, labels = arrays[place].astype(np.float64), arrays["unused" if "unused" in place else "used"]
         rows = []
         for i, one in zip(chosen, separability_by_step(states[chosen], labels), strict=True):
@@ -296,15 +315,10 @@ def measure(folder: Path, out: Path, after: list[int]) -> None:
         result[place] = rows
     calibration = calibrate_bits(len(np.unique(arrays["used"])), len(arrays["used"]), arrays["written"].shape[-1])
     result["bias of the bits"] = {"mean": calibration.bias, "worst": calibration.worst}
-    verdicts = []
-    for one in (one for one in found["patches"] if one["after"] in after):
-        row = next(row for row in result[one["place"]] if row["step"] == one["after"])
-        readable = row["p"] < 0.01 and row["probe interval"][0] > row["null"][1]
-        said = verdict(readable, one["causal"], "the value")
-        verdicts.append({**one, "readable": readable, "verdict": said.sentence})
+    verdicts = judged([one for one in found["patches"] if one["after"] in after], result)
     out.parent.mkdir(parents=True, exist_ok=True)
     if (wrote := folder / "written.json").exists():
-        found["written"] = json.loads(wrote.read_text())
+        (out.parent / f"written-{found['model']}.json").write_text(wrote.read_text())
     out.write_text(json.dumps({**found, "patches": verdicts, "items": len(arrays["used"]), **result}, indent=1) + "\n")
 
 
@@ -321,6 +335,7 @@ def main() -> None:
     parser.add_argument("--weights", default="", help="where the model is, if it is not known by its name")
     parser.add_argument("--after", default=",".join(map(str, AFTER)), help="steps after which states are taken and patched")
     parser.add_argument("--later", default=",".join(map(str, LATER)), help="how many steps after a patch the answer is read")
+    parser.add_argument("--places", nargs="+", choices=(*PLACES, LAST), default=list(PLACES), help="which places are patched")
     parser.add_argument("--scan", default="", help="after which steps every token of the last statements is patched as well")
     parser.add_argument("--seconds", type=float, default=1e9, help="leave out the hint test if less than a minute is left of so many")
     options = parser.parse_args()

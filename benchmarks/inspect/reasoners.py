@@ -36,6 +36,7 @@ from latentweaver.commands.search import task_of
 from latentweaver.evaluate.intervals import wilson
 from latentweaver.inspect import Recorder, examine, label_path
 from latentweaver.inspect.probes import auroc
+from latentweaver.inspect.report_findings import weights_hash
 from latentweaver.tasks.worded import WORDED
 
 DEPTHS = tuple(range(1, 49))
@@ -290,6 +291,7 @@ def main() -> None:
         again.append(asked_again(model, asked[i], options.steps))
     result = {
         "model": options.model,
+        "weights": weights_hash(model),
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
         "first tokens of prompts": dict(Counter(name for name, first in zip(token_names, leading, strict=True) if first)),
         "dtype": paths[0][1],

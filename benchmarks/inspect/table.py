@@ -36,6 +36,14 @@ def score(one: list[float] | None) -> str:
     return "-" if one is None else f"{one[0]:.3f} [{one[1]:.3f}, {one[2]:.3f}]"
 
 
+def circles(found: dict[str, Any]) -> str:
+    """How large those before the answer are, and what the bench says of some."""
+    if found["radius over norm, median"] is None:
+        return ""
+    bench = f"; put on the bench: {counted(found['examined'])}" if found["examined"] else ""
+    return f". Radius of those that circle before the answer: {100 * found['radius over norm, median']:.2g} % of the norm (median){bench}"
+
+
 def reasoners(records: list[dict[str, Any]]) -> str:
     """What fraction of tokens settle, circle, drift; and what that says of answers."""
     lines = ["| model | tokens | " + " | ".join(FAMILIES) + " |", "|---|--:|" + "--:|" * len(FAMILIES)]
@@ -47,7 +55,7 @@ def reasoners(records: list[dict[str, Any]]) -> str:
     lines += ["", "Per cent of the tokens, with 95 % Wilson intervals. The labels themselves:", ""]
     for record in records:
         lines.append(f"- {record['model']} ({record['dtype']}, {record['steps']} steps): {counted(record['tokens']['labels'])}; "
-                     f"before the answer: {counted(record['answer tokens']['labels'])}")  # fmt: skip
+                     f"before the answer: {counted(record['answer tokens']['labels'])}{circles(record['circles'])}")  # fmt: skip
     lines += ["", "### Does it say which answers are right?", ""]
     for record in records:
         steps = ", ".join(f"{percent(one)} after {step}" for step, one in record["right"].items())
@@ -145,49 +153,56 @@ def planted(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def holds(record: dict[str, Any]) -> str:
-    """What the states of a reasoner hold after each step, and what patching them does."""
+def holds(record: dict[str, Any], last: dict[str, Any] | None = None) -> str:
+    """What the states of a reasoner hold after each step, and what patching them does; `last`, a record of patches at the last token."""
     lines = [f"{record['model']}: two chains of {record['links']} links in one problem, and one more statement on each; only the first is asked for.",
              f"`{record['example'].strip()}` {record['items']} problems, {record['patched']} of each kind patched.", "",
              "| step | neighbours that name the value | labels dealt anew | silhouette | linear probe | bits, of " + f"{record['looked up'][0]['most']:.2f}" + " |",
              "|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
-    places = (
-        ["looked up"]
-        if any(one["readable"] for one in record["patches"] if one["place"] == "looked up")
-        else ["written", "looked up", "answer"]
-    )
+    first = next((one["after"] for one in record["patches"] if one["readable"] and one["place"] == "looked up"), None)
+    places = ["written", "looked up", "answer"] if first is None else ["looked up"]
+    steps = {row["step"] for row in record["looked up"]} if first is not None else {0, 1, 2, 4, 8}
     for place in places:
-        for row in record[place]:
+        for row in (row for row in record[place] if row["step"] in steps):
             (low, high), (probe_low, probe_high), (bits_low, bits_high) = row["interval"], row["probe interval"], row["bits interval"]
             where = f"{row['step']}" if len(places) == 1 else f"{'last token' if place == 'answer' else place}, {row['step']}"
             lines.append(f"| {where} | {row['decodability']:.2f} [{low:.2f}, {high:.2f}] | {row['null'][1]:.2f} | {row['silhouette']:.2f} | "
                          f"{row['probe']:.2f} [{probe_low:.2f}, {probe_high:.2f}] | {row['bits']:.2f} [{bits_low:.2f}, {bits_high:.2f}] |")  # fmt: skip
+    if first is not None:
+        row = next(row for row in record["written"] if row["step"] == first)
+        lines += ["", f"Where it is written, after step {first}: neighbours {row['decodability']:.2f}, linear probe {row['probe']:.2f}, bits {row['bits']:.2f}."]  # fmt: skip
     bias = record["bias of the bits"]
     lines += ["", f"{'At the token that looks the value up. ' if len(places) == 1 else ''}Neighbours: the metric of arXiv 2412.12276; labels dealt anew: the 95th percentile of 200. Bits: a lower bound; on "
-              f"channels of known information with as many items and dimensions it is off by {bias['mean']:+.2f} on average, {bias['worst']:+.2f} at worst.", "",
+              f"channels of known information with as many items and dimensions it is off by {bias['mean']:+.2f} on average, {bias['worst']:+.2f} at worst. Readable: "
+              "the probe's interval begins above what labels dealt anew reach.", "",
               "| after step | read at | where | other-value patches that change the answer | same-value patches that do | shift, nats | verdict |",
               "|--:|--:|---|--:|--:|--:|---|"]  # fmt: skip
     taken = sorted({one["after"] for one in record["patches"]})
-    first = next((one["after"] for one in record["patches"] if one["readable"] and one["place"] == "looked up"), taken[-1])
-    shown = {first, taken[max(0, taken.index(first) - 1)], 8}  # before and once it can be read, and later; the rest is in the record
-    for one in (one for one in record["patches"] if one["after"] in shown and one["read"] <= one["after"] + 2):
+    # before and once it can be read where it is looked up, and later; early and late if it never can; the rest is in the record
+    shown = {2, 8} if first is None else {first, taken[max(0, taken.index(first) - 1)], 8}
+    more = last["patches"] if last else []
+    for one in (one for one in [*record["patches"], *more] if one["after"] in shown and one["read"] <= one["after"] + 2):
         low, high = one["interval"]
-        lines.append(f"| {one['after']} | {one['read']} | {one['place']} | {one['changed']:.0%} | {one['changed by the same value']:.0%} | "
+        lines.append(f"| {one['after']} | {one['read']} | {'last token' if one['place'] == 'answer' else one['place']} | {one['changed']:.0%} | {one['changed by the same value']:.0%} | "
                      f"{one['shift']:.2f} [{low:.2f}, {high:.2f}] | {'readable' if one['readable'] else 'not readable'}, {'causal' if one['causal'] else 'not causal'} |")  # fmt: skip
     return "\n".join(lines)
 
 
 def written(records: list[dict[str, Any]]) -> str:
     """What models write down, what it costs, and whether their answers go by it."""
-    lines = ["| model | problems | right | tokens written | bits they cost | bits of the answer | answer stays without them | with another problem's |",
-             "|---|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    lines = ["| model | problems | right | tokens written | bits they cost | bits of the answer | answer stays without them | without their last quarter | with another problem's |",
+             "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
     for one in records:
         cut, none = one.get("truncation"), "nothing to cut"
-        kept = f"{cut['same'][0]:.0%} {bounds(cut['intervals'][0])}" if cut else none
+        kept = (
+            " | ".join(f"{cut['same'][i]:.0%} {bounds(cut['intervals'][i])}" for i in (cut["kept"].index(0), cut["kept"].index(0.75)))
+            if cut
+            else f"{none} | {none}"
+        )
         spent = one["bits spent"]["by the model's own probabilities"]
         swapped = f"{cut['swapped']:.0%} {bounds(cut['swapped interval'])}" if cut else none
         lines.append(f"| {one['model']} | {one['problems']} | {one['right']:.0%} | {one['tokens written']:.1f} | "
-                     f"{spent:.1f} | {one['bits of the answer']:.2f} | {kept} | {swapped} |")  # fmt: skip
+                     f"{spent:.2g} | {one['bits of the answer']:.2f} | {kept} | {swapped} |")  # fmt: skip
     lines += [
         "",
         "| model | prompts | follow the hint | the inert text | difference | say so | nats that the hint adds after each step |",
@@ -273,7 +288,7 @@ def main() -> None:
         DOCS / "probing.md": {
             "probe": probe(json.loads((RESULTS / "probe-chains.json").read_text())),
             "holds": holds(json.loads((RESULTS / "holds" / "weaver-chains.json").read_text())),
-            "holds in words": holds(json.loads((RESULTS / "holds" / "smollm2-weaver.json").read_text())),
+            "holds in words": holds(*(json.loads(path.read_text()) for path in sorted((RESULTS / "holds").glob("smollm2-weaver*.json")))),
             "written": written(
                 [
                     {"model": path.stem.removeprefix("written-"), **json.loads(path.read_text())}

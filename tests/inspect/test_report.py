@@ -475,6 +475,25 @@ def test_the_command_reads_a_graph_as_the_model_was_taught_it(tmp_path, capsys):
     assert "a graph is written as" in capsys.readouterr().err
 
 
+def test_one_token_and_one_step_are_said_in_the_singular(tmp_path, capsys):
+    code = lw_command(
+        "inspect",
+        "r=3 ?r=",
+        "--model",
+        "weaver-chains",
+        "--steps",
+        1,
+        "--starts",
+        0,
+        "--bench",
+        0,
+        "--tokens=-1",
+        "--out",
+        tmp_path / "r.html",
+    )
+    assert code == 0 and capsys.readouterr().out.startswith("1 token, 1 step: 1 undetermined\n")
+
+
 def test_the_command_reads_through_a_lens_that_it_tunes(tmp_path):
     letters = "abcdefghij"
     (tmp_path / "texts.txt").write_text("".join(f"{a}={i} {b}={a}+2 ?{b}=\n" for i, (a, b) in enumerate(itertools.pairwise(letters))))

@@ -68,3 +68,8 @@ def one_line_errors() -> Iterator[None]:
                 break  # below the line is help
             said.append(line)
         raise InputError(f"{' '.join(filter(None, said))}; --help says what there is") from None
+
+
+def many(number: int, what: str) -> str:
+    """A number of something: "1 step", "2 steps"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from latentweaver.commands.common import prompt_ids, quiet
+from latentweaver.commands.common import many, prompt_ids, quiet
 
 if TYPE_CHECKING:
     from latentweaver.inspect import Findings
@@ -220,7 +220,8 @@ def _lines(found: Findings) -> list[str]:
 
     kinds = Counter(label.name.replace("_", " ") for label in found.labels)
     lines = [
-        f"{found.tokens} tokens, {found.provenance.steps} steps: " + ", ".join(f"{count} {name}" for name, count in kinds.most_common())
+        f"{many(found.tokens, 'token')}, {many(found.provenance.steps, 'step')}: "
+        + ", ".join(f"{count} {name}" for name, count in kinds.most_common())
     ]
     names = [found.name(token) for token in range(found.tokens)]
     broken = [label for label in found.labels if "not finite" in label.flags]

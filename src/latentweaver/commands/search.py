@@ -30,6 +30,7 @@ def search(model: Any, task: GraphSearch, text: str, thoughts: int | None, conso
     """
     import torch
 
+    from latentweaver.commands.common import many
     from latentweaver.console import Frontier
     from latentweaver.tasks.graph_search import LETTERS, Question
 
@@ -48,12 +49,10 @@ def search(model: Any, task: GraphSearch, text: str, thoughts: int | None, conso
     console.print(view.table(console.width))
     best = max(range(task.names), key=answer.__getitem__)
     first, second = (f"{LETTERS[node]} {answer[node]:.1%}" for node in sorted(question.candidates, key=lambda node: -answer[node]))
-    console.print(f"[bold]{LETTERS[best]}[/bold]  [dim]after {_many(thoughts)}, asked which of the two: {first}, {second}[/dim]\n")
+    console.print(
+        f"[bold]{LETTERS[best]}[/bold]  [dim]after {many(thoughts, 'thought')}, asked which of the two: {first}, {second}[/dim]\n"
+    )
 
 
 def _nodes(model: Any, thought: Any, task: GraphSearch) -> list[float]:
     return model.read(thought).logits[0, -1, : task.names].softmax(-1).tolist()
-
-
-def _many(thoughts: int) -> str:
-    return "1 thought" if thoughts == 1 else f"{thoughts} thoughts"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from latentweaver.commands.common import prompt_ids, quiet
+from latentweaver.commands.common import many, prompt_ids, quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,7 +149,7 @@ class Thinker:
             self.console.print(line, markup=False, soft_wrap=True)
         spent, count = sum(stream.steps), len(stream.steps)
         self.console.print(
-            f"[dim]{bars(stream.steps, stream.most)}  {_many(count, 'token')}, {_many(spent, 'step')} ({spent / count:.1f} a token), {seconds:.1f} s[/dim]"
+            f"[dim]{bars(stream.steps, stream.most)}  {many(count, 'token')}, {many(spent, 'step')} ({spent / count:.1f} a token), {seconds:.1f} s[/dim]"
         )
         if out.speculated is not None:
             report = out.speculated
@@ -157,10 +157,6 @@ class Thinker:
                 f"[dim]{report.passes_per_token:.1f} passes through the core a token, {report.accepted_length:.2f} tokens a round of guesses[/dim]"
             )
         self.console.print()
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def settings(steps: str | None) -> list[str | None]:
