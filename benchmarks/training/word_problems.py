@@ -32,6 +32,7 @@ from typing import Any
 import torch
 import transformers
 from equal_compute import answer_flops, training_flops
+from word_shortcuts import chance
 
 from latentweaver.errors import InputError
 from latentweaver.evaluate.answers import seconds_per_answer
@@ -151,12 +152,14 @@ def _drawn(recipe: WordProblems, count: int, part: int) -> list[tuple[list[int],
 
 
 def about(item: Any) -> dict[str, Any]:
-    """A problem's kind, how many steps its answer is away, and among how many answers of the right kind a guess has to choose."""
+    """A problem's kind, how many steps its answer is away, among how many answers of the right kind a guess has to choose, and the chance
+    of being right with at most one step and at most two."""
     names = {"Swaps": "swaps", "Arrows": "arrows"}
     kind = names.get(item.question.split(".")[0], "counters" if " starts at " in item.question else "sums")
     hops = len(item.steps) - (kind in ("sums", "counters"))  # their first step says what is given
     choices = len(re.findall({"swaps": " has ", "arrows": " points to "}[kind], item.question)) if kind in names.values() else 10
-    return {"kind": kind, "hops": hops, "choices": choices}
+    shortcuts = [chance(kind, item.question, item.answer, hops, most) for most in (1, 2)]
+    return {"kind": kind, "hops": hops, "choices": choices, "shortcuts": shortcuts}
 
 
 @dataclass(frozen=True)
@@ -301,12 +304,11 @@ class Bench:
             "updates": log[-1]["update"],
             "planned": updates,
             "rows": rows,
-            "batches": "mixed",
         }
         result |= {
             "recipe": fields,
             "flops_a_problem": cost,
-            "flops": rows * updates * sum(cost) / len(cost),
+            "flops": rows * sum(cost[stream.epoch(update * recipe.accumulate)] for update in range(log[-1]["update"])),
             "seconds": trained,
             "log": log,
         }
