@@ -136,6 +136,7 @@ def run_all(options: argparse.Namespace) -> None:
         base = begun(replace(shared, seed=seed, lr=options.first_lr), items, sets["test"], options)
         if not pace:
             pace = trial(RECIPES[f"{options.task}-coconut"](**{**fields, "seed": seed}), items, base)
+            forget(options)
             if not options.epochs:
                 arms = options.arms[: options.fitted]
                 left, cost = ends - time.monotonic() - ASIDE * len(arms), sum(ARMS[arm] for arm in arms)
@@ -162,10 +163,15 @@ def run_all(options: argparse.Namespace) -> None:
                     say(f"{name} failed, record={record}")
                     traceback.print_exc()
                 finally:
-                    gc.collect()
-                    if options.device.startswith("cuda"):
-                        torch.cuda.empty_cache()
-                        torch.cuda.reset_peak_memory_stats()
+                    forget(options)
+
+
+def forget(options: argparse.Namespace) -> None:
+    """Give back what nobody holds any longer, recordings of updates among it."""
+    gc.collect()
+    if options.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def trial(recipe: Any, items: list[Any], base: Any) -> float:
@@ -191,10 +197,6 @@ def trial(recipe: Any, items: list[Any], base: Any) -> float:
         began = time.monotonic()
         learn(batch, (0, 1), 0)[0].item()
         times.append(time.monotonic() - began)
-    del model, asked, learn
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
     say("trial", *(f"{1000 * each:.0f}" for each in times), "ms")
     return sorted(times)[len(times) // 2] + 0.004 * (device.type == "cuda")  # the optimiser's share
 
