@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from latentweaver.commands.common import quiet, write_json
-from latentweaver.commands.recipe_flags import read
+import tyro
+
+from latentweaver.commands.common import one_line_errors, quiet, write_json
 from latentweaver.errors import InputError
 
 
@@ -46,7 +47,17 @@ def compare(arguments: list[str]) -> None:
     name, *rest = arguments
     if name not in kinds:
         raise InputError(f"unknown task {name!r}; methods can be compared on {', '.join(kinds)}")
-    choices, recipe = read(Choices, kinds[name], f"lw compare {name}", rest)
+    kind: Any = kinds[name]
+
+    def chosen(choices: Choices, recipe: kind) -> tuple[Choices, Any]:  # type: ignore[valid-type]  # known only now
+        return choices, recipe
+
+    chosen.__annotations__ = {
+        "choices": Annotated[Choices, tyro.conf.arg(name="")],
+        "recipe": Annotated[kind, tyro.conf.arg(name="")],
+    }
+    with one_line_errors():
+        choices, recipe = tyro.cli(chosen, prog=f"lw compare {name}", args=rest)
     _compare(choices, recipe)
 
 

@@ -49,8 +49,7 @@ class Superposition:
         width, layers, heads: the decoder's shape.
         warm_up: updates of one-hop questions.
         updates: updates after those.
-        batch_size: questions to an update.
-        lr, weight_decay, warmup, cooldown, seed, device, evaluate_every, checkpoint_every: see `training.Settings`.
+        batch_size, lr, weight_decay, seed, device: see `training.Settings`.
     """
 
     method: Method = "thoughts"
