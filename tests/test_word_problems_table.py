@@ -1,4 +1,4 @@
-"""The table of word problems: arms with different seeds, runs that were cut, and what shortcuts reach."""
+"""The table of word problems: arms with different seeds, and runs that were cut."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from latentweaver.tasks.problem import draw
-from latentweaver.tasks.worded import WORDED
 
 TRAINING = Path(__file__).parents[1] / "benchmarks" / "training"
 
@@ -82,24 +79,3 @@ def test_wall_times_of_a_shared_machine_are_left_out(scripts: Any, folder: Path)
     path = folder / "coconut-1.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "beside": "others"}))
     assert "s an answer" not in table.tables(folder)
-
-
-def test_a_look_at_two_swaps_tells_the_answer_unless_both_are_of_the_same_people(scripts: Any) -> None:
-    shortcuts = scripts("word_shortcuts")
-    for hops in (1, 2, 5, 9):
-        drawn = [draw(WORDED["swaps"](), "test", hops, seed, 0.0) for seed in range(40)]
-        candidates = [shortcuts.moved(problem.prompt) for problem in drawn]
-        assert {len(each) for each in candidates} == ({1} if hops == 1 else {1, 2})
-        assert all(problem.answer in each for problem, each in zip(drawn, candidates, strict=True))
-
-
-def test_arrows_among_four_are_followed_round(scripts: Any) -> None:
-    question = "Arrows. Ann points to Bob. Bob points to Cid. Cid points to Dan. Dan points to Ann. Start at Ann. Where?"
-    arrived = scripts("word_shortcuts").arrived
-    assert [arrived(question, hops, 1) for hops in (1, 4, 5)] == ["Bob", "Ann", "Bob"]
-    assert [arrived(question, 6, most) for most in (1, 2)] == ["Ann", "Cid"]
-
-
-def test_digits_further_away_than_the_steps_taken_are_guessed(scripts: Any) -> None:
-    chance = scripts("word_shortcuts").chance
-    assert [chance("sums", "", "one", hops, 2) for hops in (1, 2, 3)] == [1, 1, 0.1]

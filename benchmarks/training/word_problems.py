@@ -21,7 +21,6 @@ import os
 import pickle
 import platform
 import random
-import re
 import shutil
 import time
 import traceback
@@ -32,13 +31,13 @@ from typing import Any
 import torch
 import transformers
 from equal_compute import answer_flops, training_flops
-from word_shortcuts import chance
 
 from latentweaver.errors import InputError
 from latentweaver.evaluate.answers import seconds_per_answer
 from latentweaver.recipes.stepwise import graded
-from latentweaver.recipes.word_problems import WordProblems
+from latentweaver.recipes.word_problems import WordProblems, WordsWithSteps
 from latentweaver.recipes.wording import examples
+from latentweaver.tasks.worded.shortcuts import chance, choices, look
 from latentweaver.training.curriculum import Example
 from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, compile_blocks, train
@@ -151,15 +150,12 @@ def _drawn(recipe: WordProblems, count: int, part: int) -> list[tuple[list[int],
     return [(example.question, example.steps, example.answer) for example in made]
 
 
-def about(item: Any) -> dict[str, Any]:
-    """A problem's kind, how many steps its answer is away, among how many answers of the right kind a guess has to choose, and the chance
-    of being right with at most one step and at most two."""
-    names = {"Swaps": "swaps", "Arrows": "arrows"}
-    kind = names.get(item.question.split(".")[0], "counters" if " starts at " in item.question else "sums")
-    hops = len(item.steps) - (kind in ("sums", "counters"))  # their first step says what is given
-    choices = len(re.findall({"swaps": " has ", "arrows": " points to "}[kind], item.question)) if kind in names.values() else 10
-    shortcuts = [chance(kind, item.question, item.answer, hops, most) for most in (1, 2)]
-    return {"kind": kind, "hops": hops, "choices": choices, "shortcuts": shortcuts}
+def about(item: WordsWithSteps) -> dict[str, Any]:
+    """A problem's kind, how many steps its answer is away, among how many answers of the right kind a guess has to choose, the chance
+    of being right with at most one step and at most two, and on swaps by a look at the first two."""
+    asked = item.asked
+    found = {"kind": item.task, "hops": item.difficulty, "choices": choices(asked), "shortcuts": [chance(asked, most) for most in (1, 2)]}
+    return found | ({"look": look(asked)} if item.task == "swaps" else {})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The tables of `word_problems.py`'s results: `python benchmarks/training/word_problems_table.py FOLDER` prints them, `--write PAGE` puts them
 into a Markdown file and `--brief PAGE` the first of them, between the marks of "word problems", and `--check` beside these only compares.
-"One step at most" and "two" are what shortcuts reach (`word_shortcuts.py`).
+"One step at most" and "two" are what shortcuts reach (`latentweaver.tasks.worded.shortcuts`).
 
 Arms may have different seeds, so no mean over seeds stands in a table: every seed has its own number, and two arms are compared over the
 seeds that both have. A run that time cut short is shown as such and compared with nothing. Wall times are shown where every run had the
@@ -148,7 +148,7 @@ def by_kind(runs: list[Run], problems: dict[str, Described]) -> str:
                 columns.append((f"{kind} {low}" if low == high else f"{kind} {low} to {high}", label, wanted))
     for label, [*_, (_, high)] in DEPTHS.items():
         for name, told in {"told at a look": True, "not": False}.items():
-            wanted = lambda item, told=told: item["kind"] == "swaps" and (item["shortcuts"][0] == 1) == told  # noqa: E731
+            wanted = lambda item, told=told: item["kind"] == "swaps" and (item.get("look", item["shortcuts"][0]) == 1) == told  # noqa: E731
             columns.append((f"swaps {DEPTHS[label][0][0]} to {high}, {name}", label, wanted))
     columns = [column for column in columns if any(map(column[2], problems[column[1]]))]
     return _split(runs, problems, "kind, steps to the answer", columns)

@@ -18,7 +18,21 @@ from latentweaver.recipes.wording import word_tokenizer, words_of
 from latentweaver.tasks.problem import Split, draw
 from latentweaver.tasks.stepwise import SteppedProblem
 from latentweaver.tasks.worded import WORDED, Swaps
+from latentweaver.tasks.worded.shortcuts import Asked, shortcut_floors
 from latentweaver.tasks.worded.writing import DIRECT
+
+
+@dataclass(frozen=True)
+class WordsWithSteps(SteppedProblem):
+    """A problem, the name of its task, and how many steps in a row its answer needs."""
+
+    task: str
+    difficulty: int
+
+    @property
+    def asked(self) -> Asked:
+        """What shortcuts look at."""
+        return Asked(self.task, self.question, self.answer, self.difficulty)
 
 
 @dataclass(frozen=True)
@@ -45,11 +59,11 @@ class WordProblems(Stepwise):
         if unknown := sorted(set(self.tasks) - set(WORDED)):
             raise InputError(f"unknown tasks {', '.join(unknown)}; there are {', '.join(WORDED)}")
 
-    def training_items(self) -> list[SteppedProblem]:
+    def training_items(self) -> list[WordsWithSteps]:
         """Problems of the training side's templates."""
         return self.drawn("train", self.problems)
 
-    def test_items(self) -> list[SteppedProblem]:
+    def test_items(self) -> list[WordsWithSteps]:
         """Problems of templates that are never trained on."""
         return self.drawn("test", self.test_problems)
 
@@ -61,7 +75,11 @@ class WordProblems(Stepwise):
         """Templates, difficulty and size."""
         return {"tasks": list(self.tasks), "difficulty": self.difficulty, "size": self.size}
 
-    def drawn(self, side: Split, count: int, part: int = 0) -> list[SteppedProblem]:
+    def floors(self, items: list[WordsWithSteps]) -> dict[str, float]:
+        """How far a guess, few steps, and a look at the first two swaps get on these problems."""
+        return shortcut_floors([item.asked for item in items])
+
+    def drawn(self, side: Split, count: int, part: int = 0) -> list[WordsWithSteps]:
         """So many problems of one side; another `part`, others."""
         rng, kinds = random.Random(f"words {side} {part}" if part else f"words {side}"), [WORDED[name]() for name in self.tasks]
         found = []
@@ -72,5 +90,6 @@ class WordProblems(Stepwise):
             sentences = re.findall(r"[^.]*\.", problem.thoughts)  # type: ignore[attr-defined]
             of_a_step = 2 if isinstance(task, Swaps) else 1
             steps = tuple("".join(sentences[i : i + of_a_step]).strip() for i in range(0, len(sentences), of_a_step))
-            found.append(SteppedProblem(problem.prompt.removesuffix(DIRECT).strip(), steps, problem.answer))
+            question = problem.prompt.removesuffix(DIRECT).strip()
+            found.append(WordsWithSteps(question, steps, problem.answer, task.name, problem.difficulty))
         return found
