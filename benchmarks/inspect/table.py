@@ -171,6 +171,8 @@ def holds(record: dict[str, Any], last: dict[str, Any] | None = None) -> str:
     if first is not None:
         row = next(row for row in record["written"] if row["step"] == first)
         lines += ["", f"Where it is written, after step {first}: neighbours {row['decodability']:.2f}, linear probe {row['probe']:.2f}, bits {row['bits']:.2f}."]  # fmt: skip
+    after = ", ".join(f"{100 * share:.4g} after {step}" for step, share in record["right after"].items() if 0 < int(step) <= 8)
+    lines += ["", f"Right answers in per cent of {record['patched']}: {after} steps."]
     bias = record["bias of the bits"]
     lines += ["", f"{'At the token that looks the value up. ' if len(places) == 1 else ''}Neighbours: the metric of arXiv 2412.12276; labels dealt anew: the 95th percentile of 200. Bits: a lower bound; on "
               f"channels of known information with as many items and dimensions it is off by {bias['mean']:+.2f} on average, {bias['worst']:+.2f} at worst. Readable: "
@@ -185,6 +187,8 @@ def holds(record: dict[str, Any], last: dict[str, Any] | None = None) -> str:
         low, high = one["interval"]
         lines.append(f"| {one['after']} | {one['read']} | {'last token' if one['place'] == 'answer' else one['place']} | {one['changed']:.0%} | {one['changed by the same value']:.0%} | "
                      f"{one['shift']:.2f} [{low:.2f}, {high:.2f}] | {'readable' if one['readable'] else 'not readable'}, {'causal' if one['causal'] else 'not causal'} |")  # fmt: skip
+    if last:
+        lines += ["", f"The last token: {last['patched']} problems of each kind, on a {last['device']}."]
     return "\n".join(lines)
 
 
@@ -288,7 +292,9 @@ def main() -> None:
         DOCS / "probing.md": {
             "probe": probe(json.loads((RESULTS / "probe-chains.json").read_text())),
             "holds": holds(json.loads((RESULTS / "holds" / "weaver-chains.json").read_text())),
-            "holds in words": holds(*(json.loads(path.read_text()) for path in sorted((RESULTS / "holds").glob("smollm2-weaver*.json")))),
+            "holds in words": holds(
+                *(json.loads((RESULTS / "holds" / f"{name}.json").read_text()) for name in ("smollm2-weaver", "smollm2-weaver-last"))
+            ),
             "written": written(
                 [
                     {"model": path.stem.removeprefix("written-"), **json.loads(path.read_text())}
