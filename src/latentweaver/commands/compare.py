@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from latentweaver.commands.common import one_line_errors, quiet, write_json
+from latentweaver.commands.common import quiet, write_json
+from latentweaver.commands.recipe_flags import read
 from latentweaver.errors import InputError
 
 
@@ -47,17 +46,7 @@ def compare(arguments: list[str]) -> None:
     name, *rest = arguments
     if name not in kinds:
         raise InputError(f"unknown task {name!r}; methods can be compared on {', '.join(kinds)}")
-    kind: Any = kinds[name]
-
-    def chosen(choices: Choices, recipe: kind) -> tuple[Choices, Any]:  # type: ignore[valid-type]  # known only now
-        return choices, recipe
-
-    chosen.__annotations__ = {
-        "choices": Annotated[Choices, tyro.conf.arg(name="")],
-        "recipe": Annotated[kind, tyro.conf.arg(name="")],
-    }
-    with one_line_errors():
-        choices, recipe = tyro.cli(chosen, prog=f"lw compare {name}", args=rest)
+    choices, recipe = read(Choices, kinds[name], f"lw compare {name}", rest)
     _compare(choices, recipe)
 
 

@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import tyro
-
-from latentweaver.commands.common import one_line_errors, quiet
+from latentweaver.commands.common import quiet
+from latentweaver.commands.recipe_flags import read
 from latentweaver.errors import InputError
 
 
 @dataclass(frozen=True)
 class Train:
     """Run a recipe: `lw train RECIPE`, its fields as flags (`lw train chains --help` lists them)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is.
+
+    Attributes:
+        folder: where the run is kept and the model is saved; runs/RECIPE if not given.
+        resume: go on with the run in that folder.
+    """
+
+    folder: Path | None = None
+    resume: bool = False
 
 
 def train(arguments: list[str]) -> None:
@@ -29,21 +42,11 @@ def train(arguments: list[str]) -> None:
     name, *rest = arguments
     if name not in recipes.RECIPES:
         raise InputError(f"unknown recipe {name!r}; there are {', '.join(recipes.RECIPES)}")
-    resume = "--resume" in rest
-    rest = [argument for argument in rest if argument != "--resume"]
-    folder = None
-    if "--folder" in rest:
-        place = rest.index("--folder")
-        if place + 1 == len(rest):
-            raise InputError("--folder needs a folder")
-        folder = rest[place + 1]
-        del rest[place : place + 2]
-    with one_line_errors():
-        recipe = tyro.cli(recipes.RECIPES[name], prog=f"lw train {name} [--folder FOLDER] [--resume]", args=rest)
-    _train(recipe, folder or f"runs/{name}", resume)
+    place, recipe = read(Place, recipes.RECIPES[name], f"lw train {name}", rest)
+    _train(recipe, place.folder or Path("runs") / name, place.resume)
 
 
-def _train(recipe: Any, folder: str, resume: bool) -> None:
+def _train(recipe: Any, folder: Path, resume: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from latentweaver.console import make_console

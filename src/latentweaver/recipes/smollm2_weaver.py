@@ -44,7 +44,7 @@ class SmolLM2Weaver:
         memory: how loud the last state is beside the anchor at the start.
         low_steps, high_steps: bounds of the number of steps of an update, drawn uniformly.
         backprop: how many of them have gradients.
-        warm, rise: the upper bound is `warm_steps` for the first `warm` share of the updates, then rises over `rise` of them.
+        warm_steps, warm, rise: the upper bound is `warm_steps` for the first `warm` share of the updates, then rises over `rise` of them.
         updates, lr, weight_decay, optimiser, warmup, cooldown, seed, precision, compile, attention, workers, device: see `training.Settings`.
         evaluate_every, checkpoint_every, log_every: updates between these.
         evaluate_problems: problems of each look; 0 for no looks.

@@ -55,7 +55,8 @@ class Stepwise(ABC):
         window: so many batches' problems are sorted by length and then shared out, so that a batch has rows of like length. Where problems
             are of several kinds, a batch is then mostly of one kind: leave it at 1 there.
         grid: rows are padded to multiples of this, so that batches come in few shapes (see `record`).
-        batch_size, lr, weight_decay, warmup, cooldown, clip, seed, precision, compile, record, workers, device, accumulate: see
+        batch_size: problems to a batch.
+        lr, weight_decay, warmup, cooldown, clip, seed, precision, compile, record, workers, device, accumulate, evaluate_every, checkpoint_every, log_every: see
             `training.Settings`.
     """
 

@@ -49,7 +49,8 @@ class Superposition:
         width, layers, heads: the decoder's shape.
         warm_up: updates of one-hop questions.
         updates: updates after those.
-        batch_size, lr, weight_decay, seed, device: see `training.Settings`.
+        batch_size: questions to an update.
+        lr, weight_decay, warmup, cooldown, seed, device, evaluate_every, checkpoint_every: see `training.Settings`.
     """
 
     method: Method = "thoughts"
