@@ -145,6 +145,25 @@ class TestBadInput:
         self.refuse(lw_command("train", "chains", "--depth", "deep"), "--depth", "deep")
         self.refuse(lw_command("train", "ropes"), "ropes", "chains")
 
+    @pytest.mark.parametrize(
+        ("arguments", "flag"),
+        [
+            (("eval", "none", "--task", "chains"), "--json"),
+            (("eval", "none", "--task", "chains"), "--plot"),
+            (("bench", "none"), "--json"),
+            (("ablate", "none", "--task", "prosqa"), "--json"),
+            (("probe", "none", "--task", "chains"), "--json"),
+            (("probe", "none", "--task", "chains"), "--plot"),
+            (("maze", "none"), "--plot"),
+            (("inspect", "hi", "--model", "none"), "--json"),
+        ],
+    )
+    def test_of_files_before_the_model_is_even_looked_for(self, lw_command, tmp_path, arguments, flag):
+        place = tmp_path / "nowhere" / "file.png"
+        self.refuse(lw_command(*arguments, flag, place), f"cannot write {place}: there is no folder {place.parent}; make it")
+        if flag == "--plot":
+            self.refuse(lw_command(*arguments, flag, tmp_path / "file.pdf"), "file.pdf: a picture is .png")
+
     def test_of_the_model(self, lw_command, folder, tmp_path):
         self.refuse(lw_command("think", "hi", "--model", "nobody"), "nobody", "smollm2-135m")
         self.refuse(lw_command("info", tmp_path), "config.json")

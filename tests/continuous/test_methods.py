@@ -232,7 +232,10 @@ class TestComparing:
             (["compare", "prosqa", "--methods", "magic"], "unknown method magic"),
             (["compare", "prosqa", "--seeds", "0"], "seeds must be at least 1"),
             (["compare", "prontoqa", "--methods", "cot"], "--test is needed"),
-            (["compare", "prosqa", "--methods", "magic", "--json", "nowhere/table.json"], "--json: there is no folder nowhere"),
+            (
+                ["compare", "prosqa", "--methods", "magic", "--json", "nowhere/table.json"],
+                "cannot write nowhere/table.json: there is no folder nowhere",
+            ),
             (["compare", "prosqa", "--epochs", "three"], "epochs"),
             (["compare", "prosqa", "--test", "nowhere.json"], "cannot read nowhere.json"),
         ],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from latentweaver.commands.common import quiet, write_json
+from latentweaver.commands.common import can_write, quiet, write_json
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Ablate:
             raise InputError(f"unknown task {self.task!r}; thoughts can be ablated on {', '.join(kinds)}")
         if self.problems < 2:
             raise InputError(f"--problems must be at least 2, since thoughts are swapped between problems; got {self.problems}")
+        can_write(self.json)
         quiet()
         model, tokenizer = load(self.model, device=self.device), load_tokenizer(self.model)
         about = getattr(model.config, "task", None) or {}

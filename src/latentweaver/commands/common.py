@@ -29,6 +29,23 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+def can_write(*places: Path | None, picture: Path | None = None, kinds: tuple[str, ...] = (".png", ".svg")) -> None:
+    """Say before the work, which may take hours, what would end it when its result is written.
+
+    Args:
+        places: files that are asked for, or None.
+        picture: one more, a picture of one of the `kinds`.
+
+    Raises:
+        InputError: a file in a folder that is not there, or a picture of another kind.
+    """
+    for place in (*places, picture):
+        if place is not None and not place.parent.is_dir():
+            raise InputError(f"cannot write {place}: there is no folder {place.parent}; make it, or name a file elsewhere")
+    if picture is not None and picture.suffix not in kinds:
+        raise InputError(f"cannot write {picture}: a picture is {', '.join(kinds[:-1])} or {kinds[-1]}")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file; whenever the program is stopped, the file is the old one or the new one, whole."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")

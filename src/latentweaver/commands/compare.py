@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentweaver.commands.common import quiet, write_json
+from latentweaver.commands.common import can_write, quiet, write_json
 from latentweaver.commands.recipe_flags import read
 from latentweaver.errors import InputError
 
@@ -56,8 +56,7 @@ def _compare(choices: Choices, recipe: Any) -> None:
     from latentweaver.recipes.methods import METHODS
 
     quiet()
-    if choices.json is not None and not choices.json.parent.is_dir():  # said before hours of training, not after
-        raise InputError(f"--json: there is no folder {choices.json.parent}; make it, or name a file elsewhere")
+    can_write(choices.json)
     console = make_console()
     methods = [method.strip() for method in choices.methods.split(",") if method.strip()] or [*METHODS, SOFT]
     shown: set[str] = set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from latentweaver.commands.common import many, prompt_ids, quiet
+from latentweaver.commands.common import can_write, many, prompt_ids, quiet
 
 if TYPE_CHECKING:
     from latentweaver.inspect import Findings
@@ -87,9 +87,7 @@ class Inspect:
 
         wanted = positions(self.tokens)
         texts = self._texts()
-        for place in (self.out, self.json, self.states):
-            if place is not None and not place.parent.is_dir():
-                raise InputError(f"cannot write {place}: there is no folder {place.parent}")
+        can_write(self.out, self.json, self.states)
         if not self.question.strip():
             raise InputError("the question is empty")
         quiet()

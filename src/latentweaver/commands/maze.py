@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from latentweaver.commands.common import numbers, quiet
+from latentweaver.commands.common import can_write, numbers, quiet
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Maze:
         from latentweaver.tasks.characters import Characters
         from latentweaver.tasks.flood import HEAVY
 
+        can_write(picture=self.plot)
         steps = numbers("--steps", self.steps)
         quiet()
         model = load(self.model)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from latentweaver.commands.common import numbers, quiet, write_json
+from latentweaver.commands.common import can_write, numbers, quiet, write_json
 from latentweaver.errors import InputError
 
 
@@ -62,6 +62,7 @@ class Eval:
             raise InputError(f"--problems must be at least 1, got {self.problems}")
         if self.tokens < 1:
             raise InputError(f"--tokens must be at least 1, got {self.tokens}")
+        can_write(self.json, picture=self.plot, kinds=(".png", ".svg", ".html"))
         steps, task = numbers("--steps", self.steps), tasks.task(self.task)
         difficulties = self._difficulties(*task.difficulties)
         if self.written and not isinstance(task, tasks.Worded):
@@ -167,6 +168,7 @@ class Bench:
         from latentweaver.runtime.bench import bench, last_level_cache
         from latentweaver.runtime.int8 import quantize
 
+        can_write(self.json)
         steps, batches = numbers("--steps", self.steps), numbers("--batch", self.batch)
         quiet()
         model = load(self.model, dtype=self.dtype, device=self.device)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from latentweaver.commands.common import quiet
+from latentweaver.commands.common import can_write, quiet
 
 if TYPE_CHECKING:
     from latentweaver.inspect.labelled import Labelled
@@ -61,6 +61,7 @@ class Probe:
         from latentweaver.inspect.labelled import states_after
         from latentweaver.inspect.probe_table import draw_probe_table, probe_steps
 
+        can_write(self.json, picture=self.plot)
         steps, items = _steps(self.steps), self._items()
         _needs_scikit_learn()
         quiet()
