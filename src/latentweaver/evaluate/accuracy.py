@@ -53,7 +53,11 @@ class Table:
     cells: tuple[Cell, ...]
 
     def cell(self, difficulty: int, steps: int) -> Cell:
-        """The cell of a difficulty and a number of steps."""
+        """The cell of a difficulty and a number of steps.
+
+        Raises:
+            InputError: if the table has none.
+        """
         for cell in self.cells:
             if (cell.difficulty, cell.steps) == (difficulty, steps):
                 return cell
@@ -102,6 +106,9 @@ def accuracy_against_steps(
         seed: another seed, other problems.
         split: the side of the split.
         batch_size: problems thought about at once.
+
+    Raises:
+        InputError: no steps or difficulties, one that the task cannot draw, or a model with other tokens.
     """
     if not steps or min(steps) < 1 or not difficulties:
         raise InputError(f"need steps of at least 1 and at least one difficulty, got {list(steps)} and {list(difficulties)}")

@@ -50,6 +50,9 @@ def told(model: Any, problem: Problem, steps: Sequence[int], sure: float = SURE)
         problem: the maze.
         steps: numbers of steps.
         sure: the probability from which on a place counts as known.
+
+    Raises:
+        InputError: no steps, or one below 1.
     """
     characters, wanted = Characters(Flood.characters), sorted(set(steps))
     if not wanted or wanted[0] < 1:

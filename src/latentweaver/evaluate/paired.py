@@ -21,6 +21,9 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
     """Two-sided exact p-value that two methods are right equally often (McNemar 1947, its binomial form).
 
     Of the n problems on which they differ, k fall to one side; p = 2 P(Binomial(n, 1/2) <= min(k, n - k)), at most 1.
+
+    Raises:
+        InputError: answers to different numbers of problems.
     """
     if len(a) != len(b):
         raise InputError(f"paired tests need the same problems, got {len(a)} and {len(b)}")
@@ -40,7 +43,11 @@ class Interval:
 
 
 def bootstrap(runs: Runs, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean of `[seeds][problems]` numbers, problems and seeds resampled (Efron 1979; percentiles 2.5 and 97.5)."""
+    """Mean of `[seeds][problems]` numbers, problems and seeds resampled (Efron 1979; percentiles 2.5 and 97.5).
+
+    Raises:
+        InputError: no numbers, or seeds with different numbers of problems.
+    """
     if not runs or not runs[0] or any(len(run) != len(runs[0]) for run in runs):
         raise InputError("a bootstrap needs at least one seed and the same problems, at least one, for all seeds")
     rng, count = random.Random(seed), len(runs[0])
@@ -55,7 +62,11 @@ def bootstrap(runs: Runs, resamples: int = 2000, seed: int = 0) -> Interval:
 
 
 def difference(a: Runs, b: Runs, resamples: int = 2000, seed: int = 0) -> Interval:
-    """How much oftener `a` is right than `b` on the same problems; seed i of one is paired with seed i of the other."""
+    """How much oftener `a` is right than `b` on the same problems; seed i of one is paired with seed i of the other.
+
+    Raises:
+        InputError: different numbers of seeds or problems.
+    """
     if len(a) != len(b) or any(len(x) != len(y) for x, y in zip(a, b, strict=True)):
         raise InputError("paired tests need the same seeds and the same problems on both sides")
     return bootstrap([[int(x) - int(y) for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)], resamples, seed)

@@ -77,6 +77,9 @@ def train(
 
     Returns:
         The folder of the trained model, which `lw think`, `lw eval` and `from_pretrained` open.
+
+    Raises:
+        InputError: an unknown recipe or field, a value that a field cannot have, or a folder that holds another run.
     """
     if name not in RECIPES:
         raise InputError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")

@@ -78,7 +78,7 @@ def load(folder: Path, model: nn.Module, optimisers: Optimisers, settings: dict[
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error}; choose another folder to begin anew") from error
     if ranks.rank() == 0:
         for left in folder.glob(f"{NAME}.*.new"):  # by a kill while it was written
             left.unlink()
@@ -88,7 +88,7 @@ def load(folder: Path, model: nn.Module, optimisers: Optimisers, settings: dict[
 def _compare(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
     different = [f"{name} was {then.get(name)!r}, is {value!r}" for name, value in now.items() if then.get(name) != value]
     if different:
-        raise CheckpointError(f"{path} was made with other settings: {'; '.join(different)}")
+        raise CheckpointError(f"{path} was made with other settings: {'; '.join(different)}; resume with those, or choose another folder")
 
 
 # One file ------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,8 @@ def train(
 
     Raises:
         Diverged: if loss or gradient is not a number. The last checkpoint is intact.
+        InputError: a folder that holds another run, or settings that this model or objective cannot have.
+        CheckpointError: a checkpoint to resume that cannot be read, or was made with other settings.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,8 @@
     GateOnly        Ouro's second stage: the gate alone learns where another step still pays
 
 Writing another: a callable that takes (model, batch, (n, k), seed) and returns `Terms`. `mean` keeps it exact on several
-processes. The batch needs `input_ids` and
-`labels`, aligned as in `tasks.batches` (the label of a token is what should be said after it), and for
-`EveryStep` also `depth` and `is_answer` if it is told to look at them.
+processes. The batch needs `input_ids` and `labels`, aligned as in `tasks.batches` (the label of a token is what should be said after
+it), and for `EveryStep` also `depth` and `is_answer` if it is told to look at them.
 """
 
 from __future__ import annotations

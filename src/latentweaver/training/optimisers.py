@@ -62,6 +62,9 @@ def optimisers(
     Embeddings, the head, norms and biases are always AdamW's, and only matrices decay. With "muon" the other matrices are
     Muon's (Jordan et al. 2024), its updates scaled to the size of AdamW's (arXiv 2502.16982), so that one learning rate and
     one weight decay serve both.
+
+    Raises:
+        InputError: another kind.
     """
     if kind not in ("adamw", "muon"):
         raise InputError(f"optimiser must be 'adamw' or 'muon', got {kind!r}")
