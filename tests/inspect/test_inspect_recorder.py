@@ -137,6 +137,18 @@ class _Breaks(_Still):
         return thought.advance(thought.state * (torch.nan if int(thought.step[0, 0]) == 6 else 0.5))
 
 
+class _GivesBack(_Still):
+    def think(self, thought):
+        return thought
+
+
+def test_a_model_that_does_not_count_its_steps_is_told_so(tmp_path):
+    with pytest.raises(lw.InputError, match=r"think of _GivesBack returned a thought of step 0 after one of step 0.*thought\.advance"):
+        record(_GivesBack(), torch.tensor([[1, 2]]), steps=3)
+    with pytest.raises(lw.InputError, match="think of _GivesBack"):
+        lw.inspect.report(_GivesBack(), torch.tensor([[1, 2]]), tmp_path / "r.html", steps=20)
+
+
 def test_odd_models_are_shown_as_what_they_are():
     ids = torch.tensor([[1, 2]])
     still = label(record(_Still(), ids, steps=20))[0, 1]

@@ -74,7 +74,7 @@ def record(
         begin: passed on to `model.begin` (initial_state, generator, cache, ...).
 
     Raises:
-        InputError: a model without the three verbs or one that refuses so many steps, no tokens, steps below 1, positions
+        InputError: a model without the three verbs, one whose steps do not count up or that refuses so many of them, no tokens, steps below 1, positions
             outside the sequence.
     """
     missing = [verb for verb in ("begin", "think", "read") if not callable(getattr(model, verb, None))]
@@ -88,6 +88,7 @@ def record(
     if not isinstance(thought, Thought) or thought.state.dim() != 3 or thought.state.numel() == 0:
         raise InputError(f"begin of {type(model).__name__} must return a Thought with a state [batch, sequence, width] that is not empty")
     recorder = Recorder(model, tokens, keep, top=top, track=track, every=every, path=path, memory=memory, steps=steps)
+    recorder._single = True
     rows = torch.arange(thought.state.shape[0])
     recorder(thought)
     watched = replace(thought, anchor={**thought.anchor, _ROWS: rows})  # a batch-first tensor stays with its rows when others leave
@@ -142,11 +143,17 @@ class Recorder:
             raise InputError("name the tokens whose log-probability to follow: track=[...]")
         self.model, self.tokens, self.top, self.track, self.every = model, tokens, top, tuple(track), every
         self.path, self.memory, self.steps = None if path is None else Path(path), memory, steps
+        self._single = False  # `record` sees one begin: a step that does not count up is no other one
         self._segments: list[_Segment] = []
 
     @torch.no_grad()
     def __call__(self, thought: Thought) -> None:
         step = int(thought.step.max())
+        if self._segments and self._single and step <= self.reached:
+            raise InputError(
+                f"think of {type(self.model).__name__} returned a thought of step {step} after one of step {self.reached}: "
+                "return thought.advance(state), also where the state stays as it is"
+            )
         if not self._segments or step <= self._segments[-1].last:
             self._segments.append(_Segment(self, thought, len(self._segments)))
         segment = self._segments[-1]
