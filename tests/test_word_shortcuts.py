@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import re
+from dataclasses import replace
+
 import pytest
 
 from latentweaver.errors import InputError
@@ -9,6 +13,7 @@ from latentweaver.recipes.word_problems import WordProblems
 from latentweaver.tasks.problem import draw
 from latentweaver.tasks.worded import WORDED
 from latentweaver.tasks.worded.shortcuts import LOOK, Asked, arrived, chance, choices, look, moved, shortcut_floors
+from latentweaver.tasks.worded.writing import Text, WordedProblem
 
 PEOPLE = "Swaps. Ann has red. Bob has blue. Cid has green. Dan has gold."
 ROUND = "Arrows. Ann points to Bob. Bob points to Cid. Cid points to Dan. Dan points to Ann. Start at Ann. Where?"
@@ -61,6 +66,43 @@ def test_floors_of_problems_made_by_hand() -> None:
         shortcut_floors([])
     with pytest.raises(InputError, match="'riddles'"):
         shortcut_floors([Asked("riddles", "", "", 1)])
+
+
+@pytest.mark.parametrize("task", WORDED)
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_a_problem_has_as_many_steps_as_its_answer_needs_and_each_ends_with_one_it_needs(task: str, size: float) -> None:
+    given = task in ("sums", "homes", "logic", "counters")
+    for seed in range(20):
+        problem = WORDED[task]().draw(random.Random(seed), 4, size)
+        assert isinstance(problem, WordedProblem)
+        assert len(problem.steps) == 4 + given
+        asked = re.findall(r"(?:What is|Where does|What does) (\w+)", problem.prompt)
+        assert problem.steps[-1].rfind(f"{asked[0] if asked else ''} {problem.answer}.") >= 0
+        if task == "counters":  # the counter that is asked for ends every step, and is nowhere else in it
+            assert all(step.split(". ")[:-1] == [] or asked[0] not in " ".join(step.split(".")[:-2]) for step in problem.steps[:-1])
+            assert all(step.split(".")[-2].split()[0] == asked[0] for step in problem.steps[:-1])
+        if task == "swaps":  # what is asked for moves once in a step, in the last swap of it
+            for step in problem.steps[:-1]:
+                *beside, _, _ = re.findall(r"\w+ (\w+)\.", step)
+                assert problem.answer not in beside and problem.answer in step
+        if size == 0 and task != "homes":
+            assert all(step.count(".") == (2 if task == "swaps" else 1) for step in problem.steps)
+
+
+def test_steps_by_hand() -> None:
+    text = Text("Last digits only.")
+    for values, needed in ((" Ann one.", False), (" Bob two.", True), (" Ann four.", False), (" Bob six.", True), (" Ann nine.", False)):
+        text.think(values, needed)
+    problem = text.problem(" What is Bob?", "six", 1)
+    assert problem.steps == (" Ann one. Bob two.", " Ann four. Bob six. Ann nine.")
+    assert problem.thoughts == " Ann one. Bob two. Ann four. Bob six. Ann nine."
+
+
+def test_the_recipe_teaches_no_short_way_unless_it_is_asked_to() -> None:
+    recipe = WordProblems(tasks=("swaps", "arrows"), test_problems=200, difficulty=6)
+    floors = recipe.floors(recipe.test_items())
+    assert floors[LOOK] < floors["a guess"] + 0.05
+    assert floors["two steps at most"] < 0.5 < replace(recipe, size=0.0).floors(replace(recipe, size=0.0).test_items())["two steps at most"]
 
 
 def test_the_recipe_prints_them() -> None:

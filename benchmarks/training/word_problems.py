@@ -37,7 +37,7 @@ from latentweaver.evaluate.answers import seconds_per_answer
 from latentweaver.recipes.stepwise import graded
 from latentweaver.recipes.word_problems import WordProblems, WordsWithSteps
 from latentweaver.recipes.wording import examples
-from latentweaver.tasks.worded.shortcuts import chance, choices, look
+from latentweaver.tasks.worded.shortcuts import all_move, chance, choices, look
 from latentweaver.training.curriculum import Example
 from latentweaver.training.depth import Fixed
 from latentweaver.training.loop import Settings, compile_blocks, train
@@ -61,7 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
 """In the order in which they are run. Pause tokens in several passes are not among them: they compute the numbers of "pause"."""
 
 COMMON: dict[str, Any] = {"tasks": ("sums", "counters", "swaps", "arrows"), "difficulty": 6, "base": "smollm2-135m", "epochs": 12}
-COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 96, "batch_size": 64, "accumulate": 4}
+COMMON |= {"warm_epochs": 1, "epochs_per_stage": 1, "max_latent_stage": 6, "limit": 192, "batch_size": 64, "accumulate": 4}
 COMMON |= {"lr": 5e-4, "cooldown": 0.3, "precision": "bf16", "compile": True, "record": True, "grid": 16}
 DEEPER = 4
 """How many steps deeper than in training the deeper test goes."""
@@ -152,10 +152,11 @@ def _drawn(recipe: WordProblems, count: int, part: int) -> list[tuple[list[int],
 
 def about(item: WordsWithSteps) -> dict[str, Any]:
     """A problem's kind, how many steps its answer is away, among how many answers of the right kind a guess has to choose, the chance
-    of being right with at most one step and at most two, and on swaps by a look at the first two."""
+    of being right with at most one step and at most two, and on swaps that all move the thing asked for by a look at the first two."""
     asked = item.asked
+    told = item.task == "swaps" and all_move(asked)
     found = {"kind": item.task, "hops": item.difficulty, "choices": choices(asked), "shortcuts": [chance(asked, most) for most in (1, 2)]}
-    return found | ({"look": look(asked)} if item.task == "swaps" else {})
+    return found | ({"look": look(asked)} if told else {})
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,9 @@ class Bench:
         options = self.options
         fields = {**COMMON, **ARMS[arm], **options.more, "seed": seed}
         recipe = WordProblems(**fields, device=options.device, problems=len(self.pool), test_problems=options.test_problems)
+        longest = max(sum(map(len, example.steps)) for example in self.pool)
+        stages = recipe.max_latent_stage * recipe.epochs_per_stage  # by the end of which no token of a step may be left
+        recipe = replace(recipe, removed_per_epoch=max(recipe.removed_per_epoch, -(-longest // stages)))
         vars(recipe)["parts"] = recipe.looped(copy.deepcopy(self.decoder)), self.tokenizer
         return recipe
 

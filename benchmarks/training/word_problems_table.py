@@ -138,17 +138,19 @@ def accuracies(runs: list[Run], problems: dict[str, Described]) -> str:
 def by_kind(runs: list[Run], problems: dict[str, Described]) -> str:
     """Every run's accuracy by kind of problem and by how many steps the answer is away, on templates that were not trained on.
 
-    Swaps are told apart by something else: whether a look at the first two of them says the answer.
+    Swaps that all move the thing asked for are told apart by something else: whether a look at the first two of them says the answer.
     """
     columns: list[Column] = []
-    for kind in sorted({item["kind"] for item in problems["unseen"]} - {"swaps"}):
+    for kind in sorted({item["kind"] for item in problems["unseen"]}):
         for label, depths in DEPTHS.items():
             for low, high in depths:
-                wanted = lambda item, kind=kind, low=low, high=high: item["kind"] == kind and low <= item["hops"] <= high  # noqa: E731
+                wanted = lambda item, kind=kind, low=low, high=high: (
+                    item["kind"] == kind and "look" not in item and low <= item["hops"] <= high
+                )  # noqa: E731
                 columns.append((f"{kind} {low}" if low == high else f"{kind} {low} to {high}", label, wanted))
     for label, [*_, (_, high)] in DEPTHS.items():
         for name, told in {"told at a look": True, "not": False}.items():
-            wanted = lambda item, told=told: item["kind"] == "swaps" and (item.get("look", item["shortcuts"][0]) == 1) == told  # noqa: E731
+            wanted = lambda item, told=told: "look" in item and (item["look"] == 1) == told  # noqa: E731
             columns.append((f"swaps {DEPTHS[label][0][0]} to {high}, {name}", label, wanted))
     columns = [column for column in columns if any(map(column[2], problems[column[1]]))]
     return _split(runs, problems, "kind, steps to the answer", columns)

@@ -1,14 +1,14 @@
 """Word problems from templates, split by template, by every method and control: exact answers, steps that can be written down.
 
 Problems are those of `tasks.worded`. A problem's side of the split is that of its template: the problem without its names. The
-steps are the values on the way, a sentence each, or two for a swap. Where these meet recurrent depth: `lw train smollm2-weaver` learns the same
+steps are the values on the way, those beside it among them: a step ends with one that the answer needs, so that there are as many steps as
+it needs, and one for what is given. Where these meet recurrent depth: `lw train smollm2-weaver` learns the same
 problems with the same base, in thoughts about every token instead of thoughts before the answer.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from latentweaver.recipes.stepwise import MARKERS, Stepwise
 from latentweaver.recipes.wording import word_tokenizer, words_of
 from latentweaver.tasks.problem import Split, draw
 from latentweaver.tasks.stepwise import SteppedProblem
-from latentweaver.tasks.worded import WORDED, Swaps
+from latentweaver.tasks.worded import WORDED
 from latentweaver.tasks.worded.shortcuts import Asked, shortcut_floors
 from latentweaver.tasks.worded.writing import DIRECT
 
@@ -42,13 +42,14 @@ class WordProblems(Stepwise):
     Attributes:
         tasks: which templates.
         difficulty: the most steps a problem needs.
-        size: how much there is in a problem beyond what its answer needs, in [0, 1].
+        size: how much there is in a problem beyond what its answer needs, in [0, 1]. With 0 every swap moves the thing that is asked for, so that
+            the first two tell it, and arrows come round in four.
         problems, test_problems: how many of each side.
     """
 
     tasks: tuple[str, ...] = ("sums", "homes", "counters", "swaps")
     difficulty: int = 5
-    size: float = 0.0
+    size: float = 0.2
     problems: int = 20_000
     test_problems: int = 500
 
@@ -87,9 +88,7 @@ class WordProblems(Stepwise):
             task = kinds[number % len(kinds)]
             low, high = task.difficulties
             problem = draw(task, side, rng.randint(low, min(self.difficulty, high)), rng, self.size)
-            sentences = re.findall(r"[^.]*\.", problem.thoughts)  # type: ignore[attr-defined]
-            of_a_step = 2 if isinstance(task, Swaps) else 1
-            steps = tuple("".join(sentences[i : i + of_a_step]).strip() for i in range(0, len(sentences), of_a_step))
+            steps = tuple(step.strip() for step in problem.steps)  # type: ignore[attr-defined]
             question = problem.prompt.removesuffix(DIRECT).strip()
             found.append(WordsWithSteps(question, steps, problem.answer, task.name, problem.difficulty))
         return found

@@ -62,7 +62,7 @@ class Dependent(Worded):
             if not (matters and self.apart):
                 known.append(new)
             last = new if matters else last
-            text.thoughts += f" {name} {new.value}."
+            text.think(f" {name} {new.value}.", matters)
         assert last is not None
         text.say(f" {self.question(last.name)}")
         return text.problem("", last.value, difficulty)
@@ -221,7 +221,7 @@ class Counters(Worded):
                     value, verb = before * operand % 10, "multiplies"
                 text.say(f" {verb} {DIGITS[operand]}")
             text.say(".", DIGITS[value], depth)
-            text.thoughts += f" {name} {DIGITS[value]}."
+            text.think(f" {name} {DIGITS[value]}.", index in chained)
             state[name] = value, depth
         text.say(f" What is {names[0]}?")
         return text.problem("", DIGITS[state[names[0]][0]], difficulty)

@@ -51,7 +51,7 @@ class Swaps(Worded):
             has[one], has[other] = (has[other][0], has[other][1] + 1), (has[one][0], has[one][1] + 1)
             text.say(" swap", *has[one])
             text.say(".", *has[other])
-            text.thoughts += f" {one} {has[one][0]}. {other} {has[other][0]}."
+            text.think(f" {one} {has[one][0]}. {other} {has[other][0]}.", index in on_chain)
         text.say(f" What does {holder} have?")
         return text.problem("", has[holder][0], difficulty)
 
@@ -87,6 +87,6 @@ class Arrows(Worded):
         for depth in range(1, difficulty + 1):
             here = names[around[place[here]]]
             text.say(" Step.", here, depth)
-            text.thoughts += f" {here}."
+            text.think(f" {here}.")
         text.say(" Where?")
         return text.problem("", here, difficulty)

@@ -68,9 +68,14 @@ def chance(problem: Asked, most: int) -> float:
     """The chance of being right with at most `most` steps."""
     if problem.task == "arrows":
         return float(arrived(problem.question, problem.steps, most) == problem.answer)
-    if problem.task == "swaps" and len(_swaps(problem.question)) == problem.steps:
+    if problem.task == "swaps" and all_move(problem):
         return look(problem)
     return 1.0 if problem.steps <= most else 1 / choices(problem)
+
+
+def all_move(problem: Asked) -> bool:
+    """Whether all swaps move the thing that is asked for."""
+    return len(_swaps(problem.question)) == problem.steps
 
 
 def look(problem: Asked) -> float:

@@ -100,10 +100,16 @@ class WordedProblem(Problem):
     """A problem in words.
 
     Attributes:
-        thoughts: every value on the way, in words; between it and the answer stands `DIRECT`.
+        steps: every value on the way, in words and in order, in parts: each ends with one that the answer needs, behind those it does not
+            need. So there are as many as the answer needs, however much is said beside them; what is given first is a part of its own.
     """
 
-    thoughts: str = field(kw_only=True)
+    steps: tuple[str, ...] = field(kw_only=True)
+
+    @property
+    def thoughts(self) -> str:
+        """Every value on the way, in words; between it and the answer stands `DIRECT`."""
+        return "".join(self.steps)
 
 
 class Worded(Task):
@@ -139,8 +145,9 @@ class Text:
     """A problem being written: words, and what is known after each of them."""
 
     text: str
-    thoughts: str = ""
     hints: list[Hint] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    beside: str = ""
 
     def say(self, words: str, value: str | None = None, depth: int = 0) -> None:
         """Add words; `value` is known after the last of them, by `depth` steps in a row."""
@@ -148,11 +155,19 @@ class Text:
         if value is not None:
             self.hints.append(Hint(len(self.text) - 1, value, depth))
 
+    def think(self, values: str, needed: bool = True) -> None:
+        """Add values to the way; `needed` if the answer needs them."""
+        self.beside += values
+        if needed:
+            self.steps.append(self.beside)
+            self.beside = ""
+
     def problem(self, question: str, answer: str, difficulty: int) -> WordedProblem:
         """The finished problem, its question asked and its answer wanted at once."""
         self.say(question)
         self.say(DIRECT)
-        return WordedProblem(self.text, answer, difficulty, tuple(self.hints), thoughts=self.thoughts)
+        *before, last = self.steps
+        return WordedProblem(self.text, answer, difficulty, tuple(self.hints), steps=(*before, last + self.beside))
 
 
 def step_by_step(problem: WordedProblem) -> tuple[str, str]:
