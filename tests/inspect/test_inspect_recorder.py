@@ -113,6 +113,9 @@ def test_bad_input_is_said_to_be_bad(model, ids):
         record(model, ids, steps=0)
     with pytest.raises(lw.InputError, match="of a sequence of 9"):
         record(model, ids, steps=2, tokens=[9])
+    for wrong in ("x", 1.5, [0.5]):
+        with pytest.raises(lw.InputError, match="whole numbers"):
+            record(model, ids, steps=2, tokens=wrong)
     with pytest.raises(lw.InputError, match="cannot keep"):
         record(model, ids, steps=2, keep="everything")
     with pytest.raises(lw.InputError, match="states must be"):

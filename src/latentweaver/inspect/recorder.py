@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +327,10 @@ def positions_of(tokens: int | slice | Sequence[int] | None, sequence: int) -> I
     if tokens is None or isinstance(tokens, slice):
         chosen = list(range(sequence))[slice(None) if tokens is None else tokens]
     else:
-        chosen = [int(token) for token in tokens]
+        try:
+            chosen = [index(token) for token in tokens]
+        except TypeError:
+            raise InputError(f"tokens must be positions in the sequence (whole numbers, or a slice), got {tokens!r}") from None
     if not chosen or not all(-sequence <= token < sequence for token in chosen):
         raise InputError(f"tokens must name at least one position of a sequence of {sequence}, got {tokens}")
     return torch.tensor([token % sequence for token in chosen])
