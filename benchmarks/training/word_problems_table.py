@@ -144,9 +144,7 @@ def by_kind(runs: list[Run], problems: dict[str, Described]) -> str:
     for kind in sorted({item["kind"] for item in problems["unseen"]}):
         for label, depths in DEPTHS.items():
             for low, high in depths:
-                wanted = lambda item, kind=kind, low=low, high=high: (
-                    item["kind"] == kind and "look" not in item and low <= item["hops"] <= high
-                )  # noqa: E731
+                wanted = lambda item, kind=kind, at=range(low, high + 1): item["kind"] == kind and item["hops"] in at and "look" not in item  # noqa: E731
                 columns.append((f"{kind} {low}" if low == high else f"{kind} {low} to {high}", label, wanted))
     for label, [*_, (_, high)] in DEPTHS.items():
         for name, told in {"told at a look": True, "not": False}.items():
