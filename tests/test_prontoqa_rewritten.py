@@ -124,6 +124,22 @@ class TestRecipe:
         plain = recipes.RECIPES["prontoqa-cot"](**files)
         assert len({tuple(row.tolist()) for index in range(4) for row in plain.stream()[index].input_ids}) == 1
 
+    def test_batches_of_renamed_problems_are_of_like_length_too(self, files) -> None:
+        rows = json.loads(files["train"].read_text())
+        for row in rows[::2]:
+            row["question"] = row["question"].replace("Every lorpus is kind. ", "")
+        files["train"].write_text(json.dumps(rows))
+        lengths = {
+            window: [
+                len(set(recipe.stream()[index].attention_mask.sum(1).tolist()))
+                for recipe in [recipes.RECIPES["prontoqa-no-cot"](**files, renamed=True, window=window)]
+                for index in range(8)
+            ]
+            for window in (1, 2)
+        }
+        assert max(lengths[1]) == 2, "shuffled, some batches hold both"
+        assert set(lengths[2]) == {1}
+
     def test_decoys_come_into_training_and_test(self, files) -> None:
         recipe = recipes.RECIPES["prontoqa-cot"](**files, decoys=4)
         for items in (recipe.items, recipe.test_items()):

@@ -17,10 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import gc
 import json
-import os
-import platform
 import re
 import shutil
 import time
@@ -31,6 +28,7 @@ from typing import Any
 
 import torch
 import transformers
+from card import forget, machine
 from stepwise_table import ARMS, table
 from stepwise_tasks import TASKS, keep_graphs
 
@@ -136,7 +134,7 @@ def run_all(options: argparse.Namespace) -> None:
         base = begun(replace(shared, seed=seed, lr=options.first_lr), items, sets["test"], options)
         if not pace:
             pace = trial(RECIPES[f"{options.task}-coconut"](**{**fields, "seed": seed}), items, base)
-            forget(options)
+            forget(options.device)
             if not options.epochs:
                 arms = options.arms[: options.fitted]
                 left, cost = ends - time.monotonic() - ASIDE * len(arms), sum(ARMS[arm] for arm in arms)
@@ -163,15 +161,7 @@ def run_all(options: argparse.Namespace) -> None:
                     say(f"{name} failed, record={record}")
                     traceback.print_exc()
                 finally:
-                    forget(options)
-
-
-def forget(options: argparse.Namespace) -> None:
-    """Give back what nobody holds any longer, recordings of updates among it."""
-    gc.collect()
-    if options.device.startswith("cuda"):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+                    forget(options.device)
 
 
 def trial(recipe: Any, items: list[Any], base: Any) -> float:
@@ -329,11 +319,6 @@ def plain(recipe: Any, base: Any) -> Any:
             taken[place] = start + len(tensor)
     decoder.load_state_dict(found)
     return decoder
-
-
-def machine(device: str) -> str:
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} CPU cores"
 
 
 if __name__ == "__main__":

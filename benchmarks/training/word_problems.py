@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gc
 import gzip
 import json
 import multiprocessing
-import os
 import pickle
-import platform
 import random
 import shutil
 import time
@@ -30,6 +27,7 @@ from typing import Any
 
 import torch
 import transformers
+from card import forget, machine
 from equal_compute import answer_flops, training_flops
 
 from latentweaver.errors import InputError
@@ -115,15 +113,7 @@ def attempt(options: argparse.Namespace, name: str, what: Any) -> Any:
         traceback.print_exc()
         return None
     finally:
-        forget(options)
-
-
-def forget(options: argparse.Namespace) -> None:
-    """Give back what nobody holds any longer, recordings of updates among it."""
-    gc.collect()
-    if options.device.startswith("cuda"):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        forget(options.device)
 
 
 # Problems ----------------------------------------------------------------------------------------------------------------
@@ -315,7 +305,7 @@ class Bench:
         result |= {"machine": machine(options.device), "torch": torch.__version__, "transformers": transformers.__version__}
         if options.device.startswith("cuda"):
             result["gigabytes"] = torch.cuda.max_memory_reserved() / 1e9
-        forget(options)
+        forget(options.device)
         result["sets"] = self.measured(model.eval(), recipe, stream.epoch(result["updates"] * recipe.accumulate - 1))
         shown = {label: round(found["accuracy"], 3) for label, found in result["sets"].items()}
         say(options, name, f"{trained:.0f} s to train, {time.monotonic() - began:.0f} s in all", shown, "" if complete else "CUT")
@@ -375,11 +365,6 @@ class Bench:
         memory = torch.cuda.max_memory_reserved() / 1e9 if device.type == "cuda" else 0.0
         say(options, f"{arm}: {1000 * took:.0f} ms for {recipe.batch_size}, {flops / took / 1e12:.1f} TFLOP/s, {memory:.0f} GB,")
         say(options, f"{len(seen)} shapes, first two of each {' '.join(first)} ms, {time.monotonic() - began:.0f} s in all")
-
-
-def machine(device: str) -> str:
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} CPU cores"
 
 
 if __name__ == "__main__":

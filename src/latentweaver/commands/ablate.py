@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from latentweaver.commands.common import can_write, quiet, write_json
+from latentweaver.commands.common import can_write, in_columns, per_cent, quiet, write_json
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Ablate:
 
     def __call__(self) -> None:
         from latentweaver.checkpoints.loading import load, load_tokenizer
-        from latentweaver.commands.compare import in_columns, per_cent
         from latentweaver.console import make_console
         from latentweaver.errors import InputError
         from latentweaver.recipes import STEPWISE as kinds

@@ -90,3 +90,16 @@ def one_line_errors() -> Iterator[None]:
 def many(number: int, what: str) -> str:
     """A number of something: "1 step", "2 steps"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def per_cent(mean: float, low: float, high: float, sign: str = "") -> str:
+    """A share with its interval, "97.0 [95.1, 98.2]"."""
+    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def in_columns(lines: list[list[str]]) -> str:
+    """Lines of cells as aligned text, the first column to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]) for line in lines
+    )

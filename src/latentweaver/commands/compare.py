@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentweaver.commands.common import can_write, quiet, write_json
+from latentweaver.commands.common import can_write, in_columns, per_cent, quiet, write_json
 from latentweaver.commands.recipe_flags import read
 from latentweaver.errors import InputError
 
@@ -108,16 +108,3 @@ def table_of(comparison: Any) -> list[list[str]]:
             ]
         )
     return lines
-
-
-def per_cent(mean: float, low: float, high: float, sign: str = "") -> str:
-    """A share with its interval, "97.0 [95.1, 98.2]"."""
-    return f"{100 * mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
-
-
-def in_columns(lines: list[list[str]]) -> str:
-    """Lines of cells as aligned text, the first column to the left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]) for line in lines
-    )

@@ -15,7 +15,6 @@ from typing import Any
 
 from latentweaver.errors import InputError
 from latentweaver.recipes import wording
-from latentweaver.recipes.prosqa import NOUNS
 from latentweaver.recipes.stepwise import MARKERS, Stepwise
 from latentweaver.recipes.wording import word_tokenizer, words_of
 from latentweaver.tasks import prontoqa, stepwise
@@ -68,11 +67,13 @@ class ProntoQA(Stepwise):
 
     def stand_ins(self) -> dict[str, str]:
         """The word that a pretrained decoder takes each name for at first."""
-        return {**dict(zip(KINDS, NOUNS, strict=False)), **{name: name.capitalize() for name in PEOPLE}}
+        return {**dict(zip(KINDS, wording.NOUNS, strict=False)), **{name: name.capitalize() for name in PEOPLE}}
 
     def stream(self) -> Epochs:
         """Batches of problems; of `renamed` ones, drawn when they are shown."""
-        return Epochs(self.items, self.batch_size, self.batch, self.seed) if self.renamed else super().stream()
+        if not self.renamed:
+            return super().stream()
+        return Epochs(self.items, self.batch_size, self.batch, self.seed, self.window, lambda item: item.question.count("."))
 
     def batch(self, examples: list[Any], epoch: int, rng: random.Random) -> Any:
         """A training batch of an epoch."""

@@ -29,13 +29,6 @@ from latentweaver.training.epochs import Epochs
 FACTS = 24
 """Facts of a problem that are said again in an epoch of facts, at most."""
 
-NOUNS = (
-    "apple", "river", "table", "chair", "bread", "stone", "cloud", "tiger", "horse", "piano", "lemon", "bottle", "castle", "garden", "window",
-    "ladder", "hammer", "spider", "rabbit", "pencil", "guitar", "island", "camera", "basket", "candle", "butter", "pepper", "cotton", "silver",
-    "rocket", "tunnel", "bridge", "market", "forest", "desert", "planet", "saddle", "anchor",
-)  # fmt: skip
-"""What a pretrained decoder takes the concepts for at first: a token each in most vocabularies, where all concepts end in the same one."""
-
 
 @dataclass(frozen=True)
 class ProsQA(Stepwise):
@@ -86,7 +79,7 @@ class ProsQA(Stepwise):
 
     def stand_ins(self) -> dict[str, str]:
         """The word that a pretrained decoder takes each of ours for at first."""
-        return dict(zip(prosqa.CONCEPTS, NOUNS, strict=True))
+        return dict(zip(prosqa.CONCEPTS, wording.NOUNS, strict=True))
 
     def stream(self) -> Epochs:
         """Batches of problems whose names and order are drawn when they are shown."""

@@ -16,8 +16,15 @@ MARK = "###"
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
 PIECES = r"###|\n|[.,:?!]"
 
+NOUNS = (
+    "apple", "river", "table", "chair", "bread", "stone", "cloud", "tiger", "horse", "piano", "lemon", "bottle", "castle", "garden", "window",
+    "ladder", "hammer", "spider", "rabbit", "pencil", "guitar", "island", "camera", "basket", "candle", "butter", "pepper", "cotton", "silver",
+    "rocket", "tunnel", "bridge", "market", "forest", "desert", "planet", "saddle", "anchor",
+)  # fmt: skip
+"""What a pretrained decoder takes made-up names of concepts for at first: a token each in most vocabularies, where all concepts end in the same one."""
 
-class Stepwise(Protocol):
+
+class WithSteps(Protocol):
     """A problem in words: what the published files of COCONUT hold."""
 
     @property
@@ -28,7 +35,7 @@ class Stepwise(Protocol):
     def answer(self) -> str: ...
 
 
-def texts(item: Stepwise) -> tuple[str, list[str], str]:
+def texts(item: WithSteps) -> tuple[str, list[str], str]:
     """Question, steps and answer as they are written."""
     return item.question + "\n", [step + "\n" for step in item.steps], f"{MARK} {item.answer}"
 
@@ -67,7 +74,7 @@ def word_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="left", extra_special_tokens=list(markers), **special)
 
 
-def words_of(items: Iterable[Stepwise]) -> set[str]:
+def words_of(items: Iterable[WithSteps]) -> set[str]:
     """Every word of some problems."""
     found: set[str] = set()
     for item in items:
